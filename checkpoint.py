@@ -1,0 +1,125 @@
+"""Saving and loading: one safetensors file holds a run, another a generator that explains itself.
+
+Safetensors files hold numbers and text alone; opening one from a stranger cannot run code.
+"""
+import json
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from files import replacing
+from network import Generator
+from runtime import UserError
+
+GENERATOR_FACTS = {"arch": str, "size": int, "z_dim": int, "channels": int, "step": int, "images_seen": int,
+                   "data": str, "seed": int}
+
+
+def write_tensors(path, arrays, metadata):
+    """Writes named numpy arrays and text metadata as one file, atomically."""
+    with replacing(path) as temporary:
+        save_file(arrays, temporary, metadata)
+
+
+def read_tensors(path):
+    """Reads (arrays, metadata). Raises UserError for a file that is missing, cut short, or of another kind."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path}: not a readable .safetensors file ({error})") from None
+
+
+def network_arrays(prefix, network):
+    """A network's weights and batch-norm statistics, as prefix.layer.name → array."""
+    return {f"{prefix}.{name}": tensor.numpy() for name, tensor in network.state_dict().items()}
+
+
+def set_network(prefix, network, arrays, path):
+    """Puts what `network_arrays` gave back into a network. Raises UserError where names or shapes differ."""
+    state = {}
+    for name, tensor in network.state_dict().items():
+        array = arrays.get(f"{prefix}.{name}")
+        if array is None or list(array.shape) != list(tensor.shape):
+            raise UserError(f"{path}: {prefix}.{name} is missing or has another shape; this file is of another network")
+        state[name] = array
+    network.set_state_dict(state)
+
+
+def adam_arrays(prefix, network, adam):
+    """Adam's moments and powers under the names of the weights they belong to, as adam.prefix.layer.weight.slot → array.
+
+    Paddle names them after tensors counted up in the process; such names mean nothing to the next one.
+    """
+    state = adam.state_dict()
+    return {f"adam.{prefix}.{name}.{key[len(tensor.name) + 1:]}": state[key].numpy()
+            for name, tensor in network.named_parameters() for key in state if key.startswith(tensor.name + "_")}
+
+
+def set_adam(prefix, network, adam, arrays):
+    """Puts what `adam_arrays` gave back into an optimiser of the same network."""
+    state = {}
+    for name, tensor in network.named_parameters():
+        start = f"adam.{prefix}.{name}."
+        state.update({f"{tensor.name}_{key[len(start):]}": array
+                      for key, array in arrays.items() if key.startswith(start)})
+    adam.set_state_dict(state)
+
+
+def save_run(path, networks, adams, facts):
+    """Writes a whole run: `networks` and `adams` by name (an optimiser has its network's), `facts` (anything JSON holds).
+
+    Raises FloatingPointError, and leaves `path` as it was, when a number in it is not finite.
+    """
+    arrays = {}
+    for name, network in networks.items():
+        arrays.update(network_arrays(name, network))
+    for name, adam in adams.items():
+        arrays.update(adam_arrays(name, networks[name], adam))
+    for name, array in arrays.items():
+        if not np.isfinite(array).all():
+            raise FloatingPointError(name)
+    write_tensors(path, arrays, {"run": json.dumps(facts)})
+
+
+def read_facts(path):
+    """The facts of a saved run, without its tensors; None where there is no such file."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return json.loads(file.metadata()["run"])
+    except FileNotFoundError:
+        return None
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError):
+        raise UserError(f"{path}: not a readable checkpoint; move it away, or start a new run with --fresh") from None
+
+
+def load_run(path, networks, adams):
+    """Puts a saved run back into networks and optimisers made alike. Raises UserError where it does not fit."""
+    arrays, _ = read_tensors(path)
+    for name, network in networks.items():
+        set_network(name, network, arrays, path)
+    for name, adam in adams.items():
+        set_adam(name, networks[name], adam, arrays)
+
+
+def save_generator(path, generator, facts):
+    """Writes a generator's weights; `facts` (see GENERATOR_FACTS) say how to rebuild it and how it was trained."""
+    arrays = {name: tensor.numpy() for name, tensor in generator.state_dict().items()}
+    write_tensors(path, arrays, {key: str(facts[key]) for key in GENERATOR_FACTS})
+
+
+def load_generator(path):
+    """Rebuilds a generator from its file alone: (Generator in evaluation mode, facts). Raises UserError."""
+    arrays, metadata = read_tensors(path)
+    try:
+        facts = {key: kind(metadata[key]) for key, kind in GENERATOR_FACTS.items()}
+        generator = Generator(facts["size"], facts["z_dim"], facts["channels"])
+    except (KeyError, ValueError):
+        raise UserError(f"{path}: these weights do not say which generator they belong to; "
+                        "take the generator.safetensors that train.py wrote") from None
+    set_network("generator", generator, {f"generator.{name}": array for name, array in arrays.items()}, path)
+    generator.eval()
+    return generator, facts

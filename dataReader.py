@@ -1,0 +1,130 @@
+"""Packed faces → batches for training. As a script it draws the "Training Images" figure.
+
+    python dataReader.py                        # imgs/ → Output/training_images.png
+"""
+import runtime  # noqa: I001  (first: it prepares the CPU before Paddle is imported)
+
+import hashlib
+import json
+import mmap
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import paddle
+
+import figures
+from randomness import draws
+from runtime import UserError
+
+
+def map_faces(path):
+    """Opens a .npy file of uint8 [N, S, S, 3] without reading it; returns the array and the `mmap` under it."""
+    with open(path, "rb") as file:
+        try:
+            if np.lib.format.read_magic(file) != (1, 0):
+                raise ValueError("another version of the .npy format")
+            shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+            if dtype != np.uint8 or len(shape) != 4 or shape[1] != shape[2] or shape[3] != 3:
+                raise ValueError(f"an array of {dtype} {list(shape)}, not of uint8 [N, S, S, 3]")
+            start = file.tell()
+            mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            return np.ndarray(shape, np.uint8, buffer=mapping, offset=start), mapping
+        except (ValueError, TypeError) as error:
+            raise UserError(f"{path}: not a file of packed faces ({error}); run pretreat.py again") from None
+
+
+def normalise(faces):
+    """uint8 faces [B, S, S, 3] → float32 tensor [B, 3, S, S] in [-1, 1], computed on the device."""
+    return paddle.to_tensor(faces).transpose([0, 3, 1, 2]).astype("float32") / 127.5 - 1
+
+
+class DataReader:
+    """Batches of the faces that pretreat.py packed into the folder `path`, in a new random order each epoch.
+
+    split       "train", "heldout" or "all"
+    batch_size  faces a batch over all ranks; a set smaller than that gives smaller batches
+    flip        mirror each face with probability 1/2
+    seed        which orders and flips
+    rank, ranks of the faces of each batch, this process takes those at rank, rank + ranks, …
+
+    The faces stay on the disk, memory-mapped; one thread gathers the next batch while this one is used. There are
+    no worker processes and no shared memory, which is tiny on AI Studio. Raises UserError for a folder without faces.
+    """
+
+    def __init__(self, path, batch_size, split="train", flip=False, seed=0, rank=0, ranks=1):
+        self.path, self.flip, self.seed, self.rank, self.ranks = Path(path), flip, seed, rank, ranks
+        try:
+            self.manifest = json.loads((self.path / "manifest.json").read_text(encoding="utf-8"))
+            self.faces, self._mapping = map_faces(self.path / "faces.npy")
+        except (FileNotFoundError, NotADirectoryError):
+            raise UserError(f"{path}: no packed faces there; run pretreat.py first (or name their folder with --data)") from None
+        self.size = self.faces.shape[1]
+        held_out = np.zeros(len(self.faces), bool)
+        held_out[self.manifest["held_out"]] = True
+        self.rows = np.flatnonzero({"train": ~held_out, "heldout": held_out, "all": held_out | True}[split])
+        if len(self.rows) == 0:
+            raise UserError(f"{path}: no face is in the split {split!r}; run pretreat.py with another --holdout")
+        self.batch_size = min(batch_size, len(self.rows))
+        if self.batch_size % ranks:
+            raise UserError(f"--batch {self.batch_size} cannot be shared out evenly among {ranks} devices")
+        self.batches_per_epoch = len(self.rows) // self.batch_size
+        self._order = lru_cache(maxsize=2)(self._order)
+
+    def __len__(self):
+        """How many faces the split has."""
+        return len(self.rows)
+
+    def fingerprint(self):
+        """A digest of which pictures these are, in which order, cropped how, and which are held out."""
+        facts = [self.manifest[key] for key in ("size", "crop", "names", "held_out")]
+        return hashlib.blake2b(json.dumps(facts).encode(), digest_size=8).hexdigest()
+
+    def batches(self, start_step=0):
+        """Yields float32 tensors [B, 3, S, S] in [-1, 1] for the steps start_step, start_step + 1, …, without end.
+
+        Which faces a step gets depends on (seed, step) alone. An epoch leaves out what does not fill a batch.
+        """
+        with ThreadPoolExecutor(1, "reader") as thread:
+            step = start_step
+            coming = thread.submit(self.gather, step)
+            while True:
+                faces = coming.result()
+                step += 1
+                coming = thread.submit(self.gather, step)
+                yield normalise(faces)
+
+    def gather(self, step):
+        """The faces of one step, this rank's share: uint8 [B, S, S, 3]."""
+        epoch, batch = divmod(step, self.batches_per_epoch)
+        mine = slice(self.rank, self.batch_size, self.ranks)
+        faces = self.faces[self._order(epoch)[batch * self.batch_size:][mine]]
+        if self.flip:
+            flipped = draws(self.seed, "flip", step).random(self.batch_size)[mine] < 0.5
+            faces[flipped] = faces[flipped, :, ::-1]
+        if hasattr(mmap, "MADV_DONTNEED"):  # the system keeps what it likes; this process stays small
+            self._mapping.madvise(mmap.MADV_DONTNEED)
+        return faces
+
+    def _order(self, epoch):
+        return draws(self.seed, "order", epoch).permutation(self.rows)
+
+
+def main():
+    parser = runtime.Parser(__doc__)
+    parser.add_argument("--data", default="imgs", metavar="DIR", help="packed faces (default: imgs)")
+    parser.add_argument("--out", default="Output/training_images.png", metavar="FILE",
+                        help="the picture (default: Output/training_images.png)")
+    parser.add_argument("--n", type=runtime.number(int, 1), default=64, help="how many faces (default: 64)")
+    options = parser.parse_args()
+
+    reader = DataReader(options.data, options.n)
+    Path(options.out).parent.mkdir(parents=True, exist_ok=True)
+    figures.save_titled_grids(options.out, {"Training Images": reader.gather(0)})
+    print(f"{len(reader)} training faces of {reader.size} px in {options.data}; {reader.batch_size} of them: {options.out}\n"
+          "next: python train.py")
+
+
+if __name__ == "__main__":
+    runtime.run_command(main)

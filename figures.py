@@ -1,0 +1,65 @@
+"""Every picture that a person looks at: grids of faces and curves."""
+import math
+
+import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image
+from skimage.util import montage
+
+from files import replacing
+
+
+def grid(faces, columns=None):
+    """uint8 faces [N, S, S, 3] → one uint8 picture [rows·S, columns·S, 3], row by row, black where none is left.
+
+    Without `columns` the picture is as square as it can be.
+    """
+    columns = columns or math.ceil(math.sqrt(len(faces)))
+    rows = math.ceil(len(faces) / columns)
+    return montage(faces, fill=(0, 0, 0), grid_shape=(rows, columns), channel_axis=-1)
+
+
+def save_picture(path, pixels):
+    """Writes a uint8 picture [H, W, 3], atomically; the ending of `path` says in which format."""
+    with replacing(path) as temporary:
+        Image.fromarray(np.ascontiguousarray(pixels)).save(temporary)
+
+
+def save_figure(path, figure):
+    """Writes a matplotlib figure, atomically."""
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=100)
+
+
+def save_titled_grids(path, titled_faces):
+    """Draws several sets of faces (title → uint8 [N, S, S, 3]) side by side, each a grid under its title."""
+    grids = {title: grid(faces) for title, faces in titled_faces.items()}
+    figure = Figure(figsize=(8 * len(grids), 8.5), layout="tight")
+    for place, (title, pixels) in enumerate(grids.items(), start=1):
+        axes = figure.add_subplot(1, len(grids), place)
+        axes.imshow(pixels)
+        axes.set_title(title, fontsize=20)
+        axes.axis("off")
+    save_figure(path, figure)
+
+
+def save_losses(path, losses, steps_per_epoch):
+    """Draws `losses` (float32 [steps, 4]: d_loss, g_loss, d_real, d_fake) as two curves over the steps.
+
+    Thin lines are single steps, thick lines a running mean over one epoch (at most a twentieth of the run).
+    """
+    figure = Figure(figsize=(10, 8), layout="tight")
+    window = max(1, min(steps_per_epoch, len(losses) // 20))
+    curves = (("Loss", ("D", "G"), losses[:, :2]),
+              ("D's mean probability of \"real\"", ("D(x), real faces", "D(G(z)), generated faces"), losses[:, 2:]))
+    for place, (label, names, columns) in enumerate(curves, start=1):
+        axes = figure.add_subplot(2, 1, place)
+        for name, values, colour in zip(names, columns.T, ("tab:blue", "tab:orange")):
+            axes.plot(np.arange(1, len(values) + 1), values, color=colour, linewidth=0.5, alpha=0.35)
+            mean = np.convolve(values, np.full(window, 1 / window), "valid")
+            axes.plot(np.arange(window, len(values) + 1), mean, color=colour, label=name)
+        axes.set_xlabel("step")
+        axes.set_ylabel(label)
+        axes.grid(alpha=0.3)
+        axes.legend()
+    save_figure(path, figure)

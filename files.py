@@ -1,0 +1,84 @@
+"""Writing files so that a killed process leaves the old content or the new, never a half."""
+import ctypes
+import json
+import os
+import shutil
+from contextlib import contextmanager
+from pathlib import Path
+
+RENAME_EXCHANGE = 2  # from Linux's renameat2(2)
+AT_FDCWD = -100
+
+
+@contextmanager
+def replacing(path):
+    """Yields a temporary path with the same ending; when the block succeeds, that file takes the place of `path`.
+
+    The file is flushed to the disk before it is renamed. When the block fails, `path` is as it was.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".writing-{path.name}")
+    try:
+        yield temporary
+        flush(temporary)
+        os.replace(temporary, path)
+        flush(path.parent)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def flush(path):
+    """Waits until a file, or the list of names in a folder, is on the disk (a folder: where the system can)."""
+    if os.name == "nt" and Path(path).is_dir():
+        return
+    descriptor = os.open(path, os.O_RDWR if Path(path).is_file() else os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_json(path, content):
+    """Writes `content` as indented UTF-8 JSON, atomically."""
+    with replacing(path) as temporary:
+        text = json.dumps(content, ensure_ascii=False, indent=1)
+        # A file name that is not valid Unicode becomes \\udcXX, which JSON reads back as the same name.
+        temporary.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
+
+
+def replace_folder(new, path):
+    """Puts the folder `new` in the place of the folder `path` and deletes what `path` was.
+
+    On Linux the two change places in one step. Elsewhere the old folder steps aside for a moment.
+    """
+    new, path = Path(new), Path(path)
+    if not path.exists():
+        os.rename(new, path)
+    elif exchange(new, path):
+        shutil.rmtree(new)
+    else:
+        aside = path.with_name(path.name + ".old")
+        os.rename(path, aside)
+        os.rename(new, path)
+        shutil.rmtree(aside)
+    flush(path.parent)
+
+
+def exchange(one, other):
+    """Swaps two folders in one step; False where the system or the file system cannot."""
+    try:
+        renameat2 = ctypes.CDLL(None).renameat2
+    except (OSError, AttributeError, TypeError):
+        return False
+    return renameat2(AT_FDCWD, os.fsencode(one), AT_FDCWD, os.fsencode(other), RENAME_EXCHANGE) == 0
+
+
+def numbered_folder(path):
+    """`path` where nothing is there yet, else the first of path-2, path-3, … that is free."""
+    path, number = Path(path), 2
+    free = path
+    while free.exists():
+        free = path.with_name(f"{path.name}-{number}")
+        number += 1
+    return free

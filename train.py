@@ -1,0 +1,250 @@
+"""Trains a DCGAN on the faces that pretreat.py packed.
+
+    python train.py                             # imgs/ → Output/, 8 epochs
+    python train.py --steps 5000                # that many steps instead; goes on where the run ended
+    python train.py --fresh --lr 1e-4           # a new run in a new folder; the old one stays
+
+Stopped by Ctrl-C or cut off, the same command goes on where it was.
+"""
+import runtime  # noqa: I001  (first: it prepares the CPU before Paddle is imported)
+
+import math
+import signal
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import paddle
+import paddle.nn.functional as F
+
+import checkpoint
+import figures
+from dataReader import DataReader
+from files import numbered_folder, write_json
+from monitor import LOG_EVERY, Monitor
+from network import Discriminator, Generator, discriminator_loss, draw_faces, generator_loss
+from randomness import face_noise, noise
+from runtime import UserError
+
+AVERAGE_IMAGES = 10_000  # half-life of the averaged generator, in images seen …
+AVERAGE_RAMP = 0.05  # … or this share of all images seen so far, if that is less (Karras et al. 2020, StyleGAN2-ADA)
+MATTERS = ("pictures", "batch", "channels", "z_dim", "lr", "beta1", "beta2", "seed", "d_steps", "g_steps")
+
+
+def parse_options():
+    number = runtime.number
+    parser = runtime.Parser(__doc__)
+    add = parser.add_argument
+    add("--data", default="imgs", metavar="DIR", help="packed faces (default: imgs)")
+    add("--out", default="Output", metavar="DIR", help="the run's folder (default: Output)")
+    add("--fresh", action="store_true", help="start a new run, in a new numbered folder beside --out")
+    add("--epochs", type=number(int, 1), default=8, help="passes over the faces, from the run's beginning (default: 8)")
+    add("--steps", type=number(int, 1), help="steps from the run's beginning, instead of --epochs")
+    add("--batch", type=number(int, 2), default=128, help="faces a step (default: 128)")
+    add("--channels", type=number(int, 1), default=64, help="width of the networks (default: 64)")
+    add("--z-dim", type=number(int, 1), default=100, help="numbers that a face is drawn from (default: 100)")
+    add("--d-steps", type=number(int, 1), default=1, help="discriminator updates a step (default: 1)")
+    add("--g-steps", type=number(int, 1), default=2, help="generator updates a step (default: 2)")
+    add("--lr", type=number(float, 0), default=2e-4, help="Adam's learning rate (default: 2e-4)")
+    add("--beta1", type=number(float, 0, below=1), default=0.5, help="Adam's β1 (default: 0.5)")
+    add("--beta2", type=number(float, 0, below=1), default=0.999, help="Adam's β2 (default: 0.999)")
+    add("--seed", type=number(int, 0), default=0, help="another seed, another run (default: 0)")
+    add("--sample-every", type=number(int, 1), default=100, metavar="STEPS", help="steps between sample grids (default: 100)")
+    add("--save-every", type=number(int, 1), default=500, metavar="STEPS", help="steps between checkpoints (default: 500)")
+    add("--device", choices=("auto", "cpu", "gpu"), default="auto", help="(default: auto, a GPU where there is one)")
+    add("--visualdl", action="store_true", help="also log for VisualDL, the board that AI Studio shows")
+    return parser.parse_args()
+
+
+@contextmanager
+def frozen(network):
+    """Inside the block, the network's weights take no gradients, which saves computing them."""
+    weights = [weight for weight in network.parameters() if not weight.stop_gradient]
+    for weight in weights:
+        weight.stop_gradient = True
+    yield
+    for weight in weights:
+        weight.stop_gradient = False
+
+
+def train_step(step, batches, players, options):
+    """One step: D's updates, then G's (Goodfellow et al. 2014, algorithm 1).
+
+    Returns D's loss, G's loss, and D's mean probability of "real" on reals and on fakes, each of its player's last update.
+    """
+    G, D = players.generator, players.discriminator
+
+    for i in range(step * options.d_steps, (step + 1) * options.d_steps):
+        reals = next(batches)
+        z = noise(options.seed, "z for D", i, len(reals), options.z_dim)
+        with paddle.no_grad():
+            fakes = G(paddle.to_tensor(z))
+        real_logits, fake_logits = D(reals), D(fakes)
+        d_loss = discriminator_loss(real_logits, fake_logits)
+        d_loss.backward()
+        players.d_adam.step()
+        players.d_adam.clear_grad()
+
+    with frozen(D):
+        for i in range(step * options.g_steps, (step + 1) * options.g_steps):
+            z = noise(options.seed, "z for G", i, len(reals), options.z_dim)
+            g_loss = generator_loss(D(G(paddle.to_tensor(z))))
+            g_loss.backward()
+            players.g_adam.step()
+            players.g_adam.clear_grad()
+
+    return d_loss, g_loss, F.sigmoid(real_logits).mean(), F.sigmoid(fake_logits).mean()
+
+
+@paddle.no_grad()
+def update_average(average, generator, images_seen, batch_size):
+    """Moves the averaged generator, weights and batch-norm statistics, towards the generator as it is now."""
+    half_life = min(AVERAGE_IMAGES, AVERAGE_RAMP * images_seen)
+    new_share = 1 - 0.5 ** (batch_size / half_life)
+    for mean, now in zip(average.state_dict().values(), generator.state_dict().values()):
+        mean.lerp_(now, paddle.to_tensor(new_share, mean.dtype))
+
+
+def build_players(size, options):
+    """The networks with their initial weights, which --seed alone decides, and their optimisers."""
+    paddle.seed(options.seed)
+    generator = Generator(size, options.z_dim, options.channels)
+    discriminator = Discriminator(size, options.channels)
+    average = Generator(size, options.z_dim, options.channels)
+    average.set_state_dict(generator.state_dict())
+    for weight in average.parameters():
+        weight.stop_gradient = True
+
+    def adam(network):
+        weights = [weight for weight in network.parameters() if not weight.stop_gradient]
+        return paddle.optimizer.Adam(options.lr, options.beta1, options.beta2, parameters=weights)
+
+    return SimpleNamespace(generator=generator, discriminator=discriminator, average=average,
+                           g_adam=adam(generator), d_adam=adam(discriminator))
+
+
+def networks_and_adams(players):
+    """The players under the names that they have in a checkpoint."""
+    return ({"generator": players.generator, "discriminator": players.discriminator, "average": players.average},
+            {"generator": players.g_adam, "discriminator": players.d_adam})
+
+
+def find_run(options, wanted):
+    """The run's folder and, where a run is there already, the facts it saved last.
+
+    Raises UserError when its options differ from `wanted` in a way that would change the weights.
+    """
+    folder = numbered_folder(options.out) if options.fresh else Path(options.out)
+    facts = checkpoint.read_facts(folder / "checkpoint.safetensors")
+    if facts:
+        before = facts["options"]
+        differing = [f"--{key.replace('_', '-')} (it has {before[key]}, you ask for {wanted[key]})"
+                     for key in MATTERS if key != "pictures" and before[key] != wanted[key]]
+        if before["pictures"] != wanted["pictures"]:
+            differing.append(f"--data ({options.data} holds other faces than those it was trained on)")
+        if differing:
+            raise UserError(f"the run in {folder} was started with other options: {'; '.join(differing)}. "
+                            "Type them as they were to go on with it, or add --fresh to start a new run beside it")
+    return folder, facts
+
+
+class StopRequest:
+    """Becomes true at Ctrl-C or SIGTERM, so that the step under way is finished and saved; a second one ends at once."""
+
+    def __init__(self):
+        self.signal = None
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._note)
+
+    def _note(self, number, _frame):
+        self.signal = number
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+    def __bool__(self):
+        return self.signal is not None
+
+
+def train(options, reader, players, folder, start_step, total_steps, seconds):
+    """The training loop, from `start_step` until `total_steps` are done. Returns a stop request, true if it was cut short."""
+    steps_per_epoch = math.ceil(reader.batches_per_epoch / options.d_steps)
+    step_images = reader.batch_size * options.d_steps
+    monitor = Monitor(folder, start_step, total_steps, steps_per_epoch, step_images, seconds, options.visualdl)
+    z = face_noise(range(100), options.z_dim)  # seeds 0–99: the same hundred faces in every grid
+    reals = reader.faces[reader.rows[np.linspace(0, len(reader) - 1, 100).astype(int)]]
+    networks, adams = networks_and_adams(players)
+
+    def save(step):
+        monitor.save_losses()
+        facts = {"step": step, "images_seen": step * step_images, "seconds": monitor.seconds(), "options": vars(options)}
+        checkpoint.save_generator(folder / "generator.safetensors", players.average, {
+            **vars(options), **facts, "arch": "dcgan", "size": reader.size,
+            "data": f"{len(reader)} faces from {', '.join(reader.manifest['sources'])}"})
+        checkpoint.save_run(folder / "checkpoint.safetensors", networks, adams, facts)  # last: it says what is done
+
+    if start_step == 0:
+        figures.save_picture(folder / "reals.png", figures.grid(reals, columns=10))
+        monitor.samples(draw_faces(players.average, z), reals)
+    stop = StopRequest()
+    saved_step = start_step
+    batches = reader.batches(start_step * options.d_steps)
+    for step in range(start_step + 1, total_steps + 1):  # `step` counts from 1 here: the steps done when it ends
+        monitor.record(*train_step(step - 1, batches, players, options))
+        update_average(players.average, players.generator, step * step_images, step_images)
+
+        last = step == total_steps or stop
+        if step % LOG_EVERY == 0 or last:
+            monitor.log()
+        if step % options.sample_every == 0 or last:
+            monitor.samples(draw_faces(players.average, z), reals)
+        # A tiny set has an epoch every few steps: its epochs' ends share a checkpoint.
+        epoch_ended = step % steps_per_epoch == 0 and step - saved_step >= LOG_EVERY
+        if step % options.save_every == 0 or epoch_ended or last:
+            save(step)
+            saved_step = step
+        if stop:
+            break
+    batches.close()
+    monitor.close()
+    return stop
+
+
+def main():
+    options = parse_options()
+    reader = DataReader(options.data, options.batch, seed=options.seed)
+    options.pictures = reader.fingerprint()
+    folder, facts = find_run(options, vars(options))
+    total_steps = options.steps or math.ceil(options.epochs * reader.batches_per_epoch / options.d_steps)
+    start_step = facts["step"] if facts else 0
+
+    print(f"data: {len(reader)} faces of {reader.size} px in {options.data}, "
+          f"{reader.batches_per_epoch} batches of {reader.batch_size} an epoch")
+    print(f"run: {folder}, " + (f"going on from step {start_step} of {total_steps}" if facts else f"{total_steps} steps"))
+    if start_step >= total_steps:
+        print(f"nothing left to do: the run has {start_step} steps; ask for more with --steps or --epochs")
+        return
+    runtime.choose_device(options.device)
+    try:
+        players = build_players(reader.size, options)
+    except ValueError as error:
+        raise UserError(f"{options.data}: {error}; pack the photos again with pretreat.py --size") from None
+    if facts:
+        checkpoint.load_run(folder / "checkpoint.safetensors", *networks_and_adams(players))
+    (folder / "samples").mkdir(parents=True, exist_ok=True)
+    write_json(folder / "options.json", {**vars(options), "size": reader.size, "paddle": paddle.__version__})
+
+    try:
+        stop = train(options, reader, players, folder, start_step, total_steps, facts["seconds"] if facts else 0.0)
+    except FloatingPointError as error:
+        raise UserError(f"{error} is no longer a finite number, so training went out of hand and was stopped; the last "
+                        f"good checkpoint in {folder} is kept. Start again with --fresh and a smaller --lr, or another "
+                        "--seed", status=1) from None
+    if stop:
+        raise UserError(f"stopped; saved in {folder}. The same command goes on from there", status=128 + stop.signal)
+    print(f"done: {folder}/samples shows how the faces grew, {folder}/loss.png how the training went\n"
+          f"next: python generator.py --n 16 --weights {folder}/generator.safetensors")
+
+
+if __name__ == "__main__":
+    runtime.run_command(main)
