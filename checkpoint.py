@@ -17,7 +17,13 @@ GENERATOR_FACTS = {"arch": str, "size": int, "z_dim": int, "channels": int, "ste
 
 
 def write_tensors(path, arrays, metadata):
-    """Writes named numpy arrays and text metadata as one file, atomically."""
+    """Writes named numpy arrays and text metadata as one file, atomically.
+
+    Raises FloatingPointError, and leaves `path` as it was, when a number in them is not finite.
+    """
+    for name, array in arrays.items():
+        if not np.isfinite(array).all():
+            raise FloatingPointError(name)
     with replacing(path) as temporary:
         save_file(arrays, temporary, metadata)
 
@@ -28,7 +34,7 @@ def read_tensors(path):
         with safe_open(path, framework="numpy") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
+        raise UserError(f"{path}: no such file; train.py writes one, or name another") from None
     except (SafetensorError, OSError) as error:
         raise UserError(f"{path}: not a readable .safetensors file ({error})") from None
 
@@ -70,18 +76,12 @@ def set_adam(prefix, network, adam, arrays):
 
 
 def save_run(path, networks, adams, facts):
-    """Writes a whole run: `networks` and `adams` by name (an optimiser has its network's), `facts` (anything JSON holds).
-
-    Raises FloatingPointError, and leaves `path` as it was, when a number in it is not finite.
-    """
+    """Writes a whole run: `networks` and `adams` by name (an optimiser has its network's), `facts` (anything JSON holds)."""
     arrays = {}
     for name, network in networks.items():
         arrays.update(network_arrays(name, network))
     for name, adam in adams.items():
         arrays.update(adam_arrays(name, networks[name], adam))
-    for name, array in arrays.items():
-        if not np.isfinite(array).all():
-            raise FloatingPointError(name)
     write_tensors(path, arrays, {"run": json.dumps(facts)})
 
 
@@ -123,3 +123,9 @@ def load_generator(path):
     set_network("generator", generator, {f"generator.{name}": array for name, array in arrays.items()}, path)
     generator.eval()
     return generator, facts
+
+
+def describe_generator(facts):
+    """What `load_generator` found, as one phrase for people."""
+    return (f"{facts['arch']}, {facts['size']}×{facts['size']} px, trained {facts['step']:,} steps "
+            f"({facts['images_seen']:,} images seen) on {facts['data']}, seed {facts['seed']}")

@@ -21,13 +21,13 @@ def grid(faces, columns=None):
 
 def save_picture(path, pixels):
     """Writes a uint8 picture [H, W, 3], atomically; the ending of `path` says in which format."""
-    with replacing(path) as temporary:
+    with replacing(path, durable=False) as temporary:
         Image.fromarray(np.ascontiguousarray(pixels)).save(temporary)
 
 
 def save_figure(path, figure):
     """Writes a matplotlib figure, atomically."""
-    with replacing(path) as temporary:
+    with replacing(path, durable=False) as temporary:
         figure.savefig(temporary, dpi=100)
 
 

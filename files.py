@@ -11,18 +11,21 @@ AT_FDCWD = -100
 
 
 @contextmanager
-def replacing(path):
+def replacing(path, durable=True):
     """Yields a temporary path with the same ending; when the block succeeds, that file takes the place of `path`.
 
-    The file is flushed to the disk before it is renamed. When the block fails, `path` is as it was.
+    When the block fails or the process is killed, `path` is as it was. `durable` also waits for the disk, so that
+    this holds when the machine itself goes down; thousands of small pictures had better not.
     """
     path = Path(path)
     temporary = path.with_name(f".writing-{path.name}")
     try:
         yield temporary
-        flush(temporary)
+        if durable:
+            flush(temporary)
         os.replace(temporary, path)
-        flush(path.parent)
+        if durable:
+            flush(path.parent)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise

@@ -11,6 +11,7 @@ import hashlib
 import io
 import os
 import shutil
+import warnings
 import zipfile
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
@@ -289,6 +290,7 @@ def main():
         help="share of the pictures kept out of training, to measure on (default: 0.05)")
     options = parser.parse_args()
 
+    warnings.simplefilter("error", Image.DecompressionBombWarning)  # a picture that large is skipped
     check_out(options.out)
     sources = [str(path) for path in options.input or find_input()]
     if sources:
@@ -317,7 +319,4 @@ def main():
 
 
 if __name__ == "__main__":
-    import warnings
-
-    warnings.simplefilter("error", Image.DecompressionBombWarning)
     runtime.run_command(main)

@@ -7,6 +7,7 @@ import errno
 import os
 import platform
 import sys
+import warnings
 from pathlib import Path
 
 import psutil
@@ -150,3 +151,6 @@ def memory_mb():
 
 
 tune_cpu()
+# Paddle says these at every start; neither asks anything of the user.
+warnings.filterwarnings("ignore", message="No ccache found")
+warnings.filterwarnings("ignore", message="When training, we now always track global mean and variance")

@@ -10,7 +10,7 @@ import runtime  # noqa: I001  (first: it prepares the CPU before Paddle is impor
 
 import math
 import signal
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -149,65 +149,69 @@ def find_run(options, wanted):
     return folder, facts
 
 
-class StopRequest:
-    """Becomes true at Ctrl-C or SIGTERM, so that the step under way is finished and saved; a second one ends at once."""
+@contextmanager
+def stop_signals():
+    """Yields a list that stays empty until Ctrl-C or SIGTERM puts its number in, so that the step under way is finished.
 
-    def __init__(self):
-        self.signal = None
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._note)
+    A second one then ends the process at once.
+    """
+    received, handlers = [], {}
 
-    def _note(self, number, _frame):
-        self.signal = number
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    def note(number, _frame):
+        received.append(number)
+        restore()
 
-    def __bool__(self):
-        return self.signal is not None
+    def restore():
+        for number, handler in handlers.items():
+            signal.signal(number, handler or signal.SIG_DFL)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        handlers[number] = signal.signal(number, note)
+    try:
+        yield received
+    finally:
+        restore()
 
 
 def train(options, reader, players, folder, start_step, total_steps, seconds):
-    """The training loop, from `start_step` until `total_steps` are done. Returns a stop request, true if it was cut short."""
+    """The training loop, from `start_step` until `total_steps` are done. Returns the signal that cut it short, or None."""
     steps_per_epoch = math.ceil(reader.batches_per_epoch / options.d_steps)
     step_images = reader.batch_size * options.d_steps
-    monitor = Monitor(folder, start_step, total_steps, steps_per_epoch, step_images, seconds, options.visualdl)
     z = face_noise(range(100), options.z_dim)  # seeds 0–99: the same hundred faces in every grid
     reals = reader.faces[reader.rows[np.linspace(0, len(reader) - 1, 100).astype(int)]]
-    networks, adams = networks_and_adams(players)
 
     def save(step):
         monitor.save_losses()
         facts = {"step": step, "images_seen": step * step_images, "seconds": monitor.seconds(), "options": vars(options)}
         checkpoint.save_generator(folder / "generator.safetensors", players.average, {
             **vars(options), **facts, "arch": "dcgan", "size": reader.size,
-            "data": f"{len(reader)} faces from {', '.join(reader.manifest['sources'])}"})
-        checkpoint.save_run(folder / "checkpoint.safetensors", networks, adams, facts)  # last: it says what is done
+            "data": f"{len(reader)} faces from {', '.join(Path(source).name for source in reader.manifest['sources'])}"})
+        # Last, because it says how far the run is: when the process dies before this line, the step counts as not done.
+        checkpoint.save_run(folder / "checkpoint.safetensors", *networks_and_adams(players), facts)
 
-    if start_step == 0:
-        figures.save_picture(folder / "reals.png", figures.grid(reals, columns=10))
-        monitor.samples(draw_faces(players.average, z), reals)
-    stop = StopRequest()
-    saved_step = start_step
-    batches = reader.batches(start_step * options.d_steps)
-    for step in range(start_step + 1, total_steps + 1):  # `step` counts from 1 here: the steps done when it ends
-        monitor.record(*train_step(step - 1, batches, players, options))
-        update_average(players.average, players.generator, step * step_images, step_images)
-
-        last = step == total_steps or stop
-        if step % LOG_EVERY == 0 or last:
-            monitor.log()
-        if step % options.sample_every == 0 or last:
+    with (closing(Monitor(folder, start_step, total_steps, steps_per_epoch, step_images, seconds, options.visualdl)) as monitor,
+          closing(reader.batches(start_step * options.d_steps)) as batches, stop_signals() as stop):
+        if start_step == 0:
+            figures.save_picture(folder / "reals.png", figures.grid(reals, columns=10))
             monitor.samples(draw_faces(players.average, z), reals)
-        # A tiny set has an epoch every few steps: its epochs' ends share a checkpoint.
-        epoch_ended = step % steps_per_epoch == 0 and step - saved_step >= LOG_EVERY
-        if step % options.save_every == 0 or epoch_ended or last:
-            save(step)
-            saved_step = step
-        if stop:
-            break
-    batches.close()
-    monitor.close()
-    return stop
+        saved_step = start_step
+        for step in range(start_step + 1, total_steps + 1):  # counted from 1: the steps done once this one is
+            monitor.record(*train_step(step - 1, batches, players, options))
+            update_average(players.average, players.generator, step * step_images, step_images)
+
+            last = step == total_steps or bool(stop)
+            if step % LOG_EVERY == 0 or last:
+                monitor.log()
+            if step % options.sample_every == 0 or last:
+                monitor.samples(draw_faces(players.average, z), reals)
+            # A small set has an epoch every few steps: the ends of several share a checkpoint.
+            epoch_ended = step % steps_per_epoch == 0 and step - saved_step >= LOG_EVERY
+            if step % options.save_every == 0 or epoch_ended or last:
+                save(step)
+                saved_step = step
+            if stop:
+                return stop[0]
+    return None
 
 
 def main():
@@ -237,13 +241,14 @@ def main():
     try:
         stop = train(options, reader, players, folder, start_step, total_steps, facts["seconds"] if facts else 0.0)
     except FloatingPointError as error:
-        raise UserError(f"{error} is no longer a finite number, so training went out of hand and was stopped; the last "
-                        f"good checkpoint in {folder} is kept. Start again with --fresh and a smaller --lr, or another "
-                        "--seed", status=1) from None
+        raise UserError(f"training went out of hand and was stopped: {error} is no longer a finite number. The last good "
+                        f"checkpoint, if one was written, is kept in {folder}. Start again with --fresh and a smaller "
+                        "--lr, or another --seed", status=1) from None
     if stop:
-        raise UserError(f"stopped; saved in {folder}. The same command goes on from there", status=128 + stop.signal)
+        command = f"with --out {folder} instead of --fresh, it" if options.fresh else "the same command"
+        raise UserError(f"stopped and saved in {folder}; {command} goes on from there", status=128 + stop)
     print(f"done: {folder}/samples shows how the faces grew, {folder}/loss.png how the training went\n"
-          f"next: python generator.py --n 16 --weights {folder}/generator.safetensors")
+          f"next: python generator.py --n 16" + (f" --weights {folder}/generator.safetensors" if folder != Path("Output") else ""))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,69 @@
+"""Draws new faces with trained weights. A seed is a face: the same seed and weights give the same face again.
+
+    python generator.py --n 16                  # Output/generator.safetensors → Generate/
+    python generator.py --seeds 7,20-29         # these faces, each the same as in any other call
+"""
+import runtime  # noqa: I001  (first: it prepares the CPU before Paddle is imported)
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+
+import figures
+from checkpoint import describe_generator, load_generator
+from network import draw_faces
+from randomness import face_noise
+
+MOST_IN_GRID = 400
+
+
+def seed_list(text):
+    """An argparse type: "0,4-6" → [0, 4, 5, 6]."""
+    seeds = []
+    try:
+        for part in text.split(","):
+            first, _, last = part.partition("-")
+            first, last = int(first), int(last or first)
+            if last < first:
+                raise ValueError
+            seeds += range(first, last + 1)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected seeds like 0,4-6, not {text!r}") from None
+    return seeds
+
+
+def main():
+    parser = runtime.Parser(__doc__)
+    add = parser.add_argument
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--n", type=runtime.number(int, 1), default=16, help="how many faces (default: 16)")
+    which.add_argument("--seeds", type=seed_list, metavar="LIST", help="these faces, such as 0,4-6, instead of --n")
+    add("--seed", type=runtime.number(int, 0), default=0, help="the first of --n seeds in a row (default: 0)")
+    add("--weights", default="Output/generator.safetensors", metavar="FILE",
+        help="what train.py saved (default: Output/generator.safetensors)")
+    add("--out", type=Path, default=Path("Generate"), metavar="DIR", help="(default: Generate)")
+    add("--batch", type=runtime.number(int, 1), default=100, help="faces at a time (default: 100); less takes less memory")
+    add("--device", choices=("auto", "cpu", "gpu"), default="auto", help="(default: auto, a GPU where there is one)")
+    options = parser.parse_args()
+
+    runtime.choose_device(options.device)
+    generator, facts = load_generator(options.weights)
+    print(f"{options.weights}: {describe_generator(facts)}")
+    seeds = options.seeds or range(options.seed, options.seed + options.n)
+    options.out.mkdir(parents=True, exist_ok=True)
+    in_grid = []
+    for start in range(0, len(seeds), options.batch):
+        some = seeds[start:start + options.batch]
+        faces = draw_faces(generator, face_noise(some, facts["z_dim"]), options.batch)
+        for seed, face in zip(some, faces):
+            figures.save_picture(options.out / f"seed{seed:04d}.png", face)
+        in_grid += list(faces[:MOST_IN_GRID - len(in_grid)])
+    figures.save_picture(options.out / "grid.png", figures.grid(np.stack(in_grid)))
+    count = "" if len(in_grid) == len(seeds) else f" (the first {MOST_IN_GRID})"
+    print(f"{len(seeds)} faces: {options.out}/seed{seeds[0]:04d}.png …, together{count} in {options.out}/grid.png\n"
+          f"next: python contrast.py --weights {options.weights} shows them beside real ones")
+
+
+if __name__ == "__main__":
+    runtime.run_command(main)

@@ -1,0 +1,94 @@
+import itertools
+import json
+
+import numpy as np
+import pytest
+
+import dataReader
+from dataReader import DataReader
+
+
+@pytest.fixture
+def numbered(tmp_path):
+    """20 faces of 4 px; face i is i everywhere but for its left column, which is 200 + i; 3 and 11 are held out."""
+    faces = np.empty((20, 4, 4, 3), np.uint8)
+    faces[:] = np.arange(20).reshape(20, 1, 1, 1)
+    faces[:, :, 0] += 200
+    np.save(tmp_path / "faces.npy", faces)
+    facts = {"size": 4, "crop": "auto", "names": [f"{i}.png" for i in range(20)], "held_out": [3, 11]}
+    (tmp_path / "manifest.json").write_text(json.dumps(facts))
+    return tmp_path
+
+
+def numbers(reader, start=0, count=1):
+    """Which faces the batches hold, from their middles."""
+    batches = itertools.islice(reader.batches(start), count)
+    return [np.round((batch[:, 0, 2, 2].numpy() + 1) * 127.5).astype(int).tolist() for batch in batches]
+
+
+def test_a_batch_is_float32_nchw_from_minus_one_to_one(numbered):
+    faces = np.zeros((20, 4, 4, 3), np.uint8)
+    faces[:, 0, 1] = (255, 51, 0)
+    np.save(numbered / "faces.npy", faces)
+    batch = next(DataReader(numbered, 5).batches())
+    assert batch.shape == [5, 3, 4, 4] and batch.numpy().dtype == np.float32
+    assert batch[0, :, 0, 1].numpy() == pytest.approx([1, -0.6, -1], abs=1e-6) and float(batch[0, :, 1, 1].max()) == -1
+
+
+def test_each_epoch_is_a_new_order_of_all_training_faces(numbered):
+    reader = DataReader(numbered, 6)
+    first, second = numbers(reader, 0, 3), numbers(reader, 3, 3)
+    training = sorted(set(range(20)) - {3, 11})
+    assert sorted(sum(first, [])) == sorted(sum(second, [])) == training and first != second
+
+
+def test_an_order_depends_on_the_seed_and_the_step_alone(numbered):
+    whole = numbers(DataReader(numbered, 5, seed=7), 0, 12)
+    assert numbers(DataReader(numbered, 5, seed=7), 8, 4) == whole[8:]
+    assert numbers(DataReader(numbered, 5, seed=8), 0, 12) != whole
+
+
+def test_splits(numbered):
+    assert sorted(numbers(DataReader(numbered, 9, split="heldout"))[0]) == [3, 11]
+    assert sorted(numbers(DataReader(numbered, 20, split="all"))[0]) == list(range(20))
+
+
+def test_a_set_smaller_than_a_batch_gives_smaller_batches(numbered):
+    reader = DataReader(numbered, 128)
+    assert reader.batches_per_epoch == 1 and [len(batch) for batch in numbers(reader, 0, 3)] == [18] * 3
+
+
+def test_the_ranks_share_out_each_batch(numbered):
+    whole = numbers(DataReader(numbered, 6), 0, 4)
+    shares = [numbers(DataReader(numbered, 6, rank=rank, ranks=3), 0, 4) for rank in range(3)]
+    for step in range(4):
+        assert sorted(sum((share[step] for share in shares), [])) == sorted(whole[step])
+        assert all(len(share[step]) == 2 for share in shares)
+
+
+def test_flips_mirror_about_half_the_faces_and_are_the_same_again(numbered):
+    def flipped(**options):
+        reader = DataReader(numbered, 18, flip=True, **options)
+        faces = [reader.gather(step) for step in range(20)]
+        assert all(((face[:, 0, 0] >= 200) ^ (face[:, 0, -1] >= 200)).all() for face in faces)
+        return np.concatenate([face[:, 0, -1, 0] >= 200 for face in faces])
+
+    assert 0.4 < flipped().mean() < 0.6 and (flipped() == flipped()).all() and (flipped() != flipped(seed=1)).any()
+    shares = [DataReader(numbered, 18, flip=True, rank=rank, ranks=2).gather(0) for rank in range(2)]
+    whole = DataReader(numbered, 18, flip=True).gather(0)
+    assert (whole[0::2] == shares[0]).all() and (whole[1::2] == shares[1]).all()
+
+
+def test_what_is_no_data_set_gets_a_sentence(numbered, tmp_path, command):
+    result = command(dataReader, "--data", "nowhere")
+    assert result.status == 2 and "nowhere" in result.err and "pretreat.py" in result.err
+    np.save(numbered / "faces.npy", np.zeros((3, 4, 5), np.uint8))
+    result = command(dataReader, "--data", numbered)
+    assert result.status == 2 and "faces.npy" in result.err and "pretreat.py" in result.err
+    (numbered / "faces.npy").write_bytes(b"")
+    assert command(dataReader, "--data", numbered).status == 2
+
+
+def test_the_figure_of_training_images(faces16, tmp_path, command):
+    result = command(dataReader, "--data", faces16, "--out", tmp_path / "new" / "figure.png")
+    assert result.status == 0 and (tmp_path / "new" / "figure.png").stat().st_size > 10_000

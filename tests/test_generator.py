@@ -1,0 +1,86 @@
+import os
+import pickle
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import checkpoint
+import contrast
+import generator
+import network
+import train
+
+FACTS = {"arch": "dcgan", "size": 16, "z_dim": 8, "channels": 4, "step": 1500, "images_seen": 96000, "data": "9 faces from a.zip", "seed": 0}
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    path = tmp_path_factory.mktemp("weights") / "generator.safetensors"
+    checkpoint.save_generator(path, network.Generator(16, 8, 4), FACTS)
+    return path
+
+
+def drawn(folder):
+    return {name: np.asarray(Image.open(folder / name)) for name in os.listdir(folder) if name.startswith("seed")}
+
+
+def same(some, others):
+    return some.keys() == others.keys() and all((some[name] == others[name]).all() for name in some)
+
+
+def test_a_face_is_a_seed(weights, tmp_path, command):
+    def draw(name, *arguments):
+        result = command(generator, "--weights", weights, "--out", tmp_path / name, *arguments)
+        assert result.status == 0 and "trained 1,500 steps (96,000 images seen) on 9 faces from a.zip" in result.out
+        return drawn(tmp_path / name)
+
+    many = draw("many", "--n", 30)
+    assert len(many) == 30 and len({face.tobytes() for face in many.values()}) == 30
+    assert same(draw("small batches", "--n", 30, "--batch", 7), many)
+    some = {f"seed{seed:04d}.png": many[f"seed{seed:04d}.png"] for seed in (3, 17, 18, 19)}
+    assert same(draw("list", "--seeds", "17-19,3"), some)
+    assert same(draw("from", "--seed", 28, "--n", 2), {name: many[name] for name in ("seed0028.png", "seed0029.png")})
+    pixels = np.asarray(Image.open(tmp_path / "list" / "grid.png"))
+    assert pixels.shape == (32, 32, 3) and (pixels[16:, 16:] == some["seed0003.png"]).all()
+
+
+@pytest.mark.parametrize("arguments, words", [
+    (["--weights", "missing.safetensors"], ["missing.safetensors", "no such file", "train.py"]),
+    (["--weights", "pickle.safetensors"], ["pickle.safetensors", "not a readable"]),
+    (["--weights", "cut.safetensors"], ["cut.safetensors", "not a readable"]),
+    (["--weights", "other.safetensors"], ["other.safetensors", "do not say which generator"]),
+    (["--n", "0"], ["--n", "at least 1", "'0'"]),
+    (["--seeds", "5-2"], ["--seeds", "0,4-6", "'5-2'"]),
+    (["--n", "3", "--seeds", "1"], ["--seeds", "--n"]),
+    (["--nonsense"], ["--nonsense"]),
+])
+def test_bad_input_gets_a_sentence(weights, tmp_path, command, monkeypatch, arguments, words):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pickle.safetensors").write_bytes(pickle.dumps({"a": 1}))
+    (tmp_path / "cut.safetensors").write_bytes(weights.read_bytes()[:-50])
+    checkpoint.write_tensors(tmp_path / "other.safetensors", {"a": np.zeros(3, "float32")}, {"format": "pt"})
+    result = command(generator, *arguments)
+    assert result.status == 2 and result.err.count("\n") == 1 and all(word in result.err for word in words)
+
+
+def test_weights_of_another_shape_are_named(weights, tmp_path, command):
+    arrays, metadata = checkpoint.read_tensors(weights)
+    checkpoint.write_tensors(tmp_path / "wrong.safetensors", arrays, {**metadata, "channels": "5"})
+    result = command(generator, "--weights", tmp_path / "wrong.safetensors")
+    assert result.status == 2 and "deconv1.weight" in result.err
+
+
+def test_contrast_shows_both_sides(weights, faces16, tmp_path, command):
+    result = command(contrast, "--weights", weights, "--data", faces16, "--out", tmp_path / "figure.png", "--n", 9)
+    assert result.status == 0
+    left, right = np.split(np.asarray(Image.open(tmp_path / "figure.png").convert("RGB")).astype(int), 2, axis=1)
+    middle = slice(200, 700)
+    assert left[middle, middle].std() > 20 and abs(left - right[:, ::1]).mean() > 10
+    assert (left[:60] < 128).any() and (right[:60] < 128).any()  # the titles
+
+
+def test_training_never_breaks_what_sampling_reads(faces16, tmp_path, command):
+    command(train, "--data", faces16, "--out", tmp_path, "--channels", 4, "--steps", 1, "--device", "cpu")
+    loaded, facts = checkpoint.load_generator(tmp_path / "generator.safetensors")
+    assert facts["step"] == 1 and facts["images_seen"] == 97 and not loaded.training

@@ -1,0 +1,270 @@
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import figures
+import pretreat
+
+ROOT = Path(pretreat.__file__).parent
+
+
+def encoded(image, kind="png", **options):
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def colours(width, height):
+    """A picture whose red grows to the right and whose green grows downwards."""
+    across, down = np.meshgrid(np.linspace(0, 255, width), np.linspace(0, 255, height))
+    return Image.fromarray(np.stack([across, down, np.full_like(down, 60)], -1).astype(np.uint8))
+
+
+def packed(folder):
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    return np.load(folder / "faces.npy"), manifest
+
+
+@pytest.mark.parametrize("size, scaled_height, top", [(64, 78, 10), (128, 157, 20)])
+def test_celeba_crop_is_the_box_below_the_top(size, scaled_height, top):
+    picture = colours(178, 218)
+    expected = picture.resize((size, scaled_height), Image.BILINEAR).crop((0, top, size, top + size))
+    assert np.array_equal(pretreat.crop_face(picture, size, "celeba"), np.asarray(expected))
+
+
+def test_center_crop_is_the_largest_centred_square():
+    face = pretreat.crop_face(colours(300, 100), 20, "center").astype(int)
+    assert face.shape == (20, 20, 3)
+    assert abs(face[:, 0, 0].mean() - 255 * 102 / 299) < 3 and abs(face[:, -1, 0].mean() - 255 * 197 / 299) < 3
+    assert face[0, :, 1].mean() < 10 and face[-1, :, 1].mean() > 245
+
+
+@pytest.mark.parametrize("size, same_as", [((178, 218), "celeba"), ((89, 109), "celeba"), ((200, 250), "center"), ((218, 178), "center")])
+def test_auto_crop_goes_by_the_proportions(size, same_as):
+    picture = colours(*size)
+    other = {"celeba": "center", "center": "celeba"}[same_as]
+    assert np.array_equal(pretreat.crop_face(picture, 64, "auto"), pretreat.crop_face(picture, 64, same_as))
+    if size != (218, 178):  # which is not tall enough for the other one
+        assert not np.array_equal(pretreat.crop_face(picture, 64, "auto"), pretreat.crop_face(picture, 64, other))
+
+
+def transparent_red():
+    image = Image.new("RGBA", (20, 20), (255, 0, 0, 0))
+    image.paste((255, 0, 0, 255), (0, 0, 10, 20))
+    return image
+
+
+def palette_with_transparency():
+    image = Image.new("P", (20, 20), 0)
+    image.putpalette([255, 0, 0, 0, 0, 255])
+    image.paste(1, (10, 0, 20, 20))
+    return encoded(image, "png", transparency=1)
+
+
+def rotated_by_exif():
+    image = Image.new("RGB", (20, 20), (0, 0, 255))
+    image.paste((255, 0, 0), (0, 10, 20, 20))  # the lower half; orientation 6 turns it to the left
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return encoded(image, "png", exif=exif)
+
+
+def two_frames():
+    red, blue = (Image.new("RGB", (20, 20), colour) for colour in ("red", "blue"))
+    return encoded(red, "gif", save_all=True, append_images=[blue])
+
+
+@pytest.mark.parametrize("data, left, right", [
+    (encoded(transparent_red()), (255, 0, 0), (255, 255, 255)),
+    (encoded(transparent_red().convert("LA")), (76, 76, 76), (255, 255, 255)),
+    (palette_with_transparency(), (255, 0, 0), (255, 255, 255)),
+    (encoded(Image.fromarray(np.full((20, 20), 0x8040, np.uint16))), (128, 128, 128), (128, 128, 128)),
+    (encoded(Image.new("L", (20, 20), 90)), (90, 90, 90), (90, 90, 90)),
+    (encoded(Image.new("1", (20, 20), 1)), (255, 255, 255), (255, 255, 255)),
+    (encoded(Image.new("CMYK", (20, 20), (0, 255, 255, 0)), "jpeg", quality=100), (254, 0, 0), (254, 0, 0)),
+    (encoded(Image.new("RGB", (20, 20), "red"), "webp", lossless=True), (255, 0, 0), (255, 0, 0)),
+    (rotated_by_exif(), (255, 0, 0), (0, 0, 255)),
+    (two_frames(), (255, 0, 0), (255, 0, 0)),
+], ids=["RGBA", "LA", "palette", "16-bit", "grey", "1-bit", "CMYK", "WebP", "EXIF", "GIF"])
+def test_every_kind_of_picture_becomes_upright_rgb(data, left, right):
+    face = pretreat.decode(data, 20, "center").astype(int)
+    assert abs(face[10, 2] - left).max() <= 3 and abs(face[10, 17] - right).max() <= 3
+
+
+def test_draft_decoding_is_not_visible():
+    smooth = Image.fromarray(np.random.default_rng(0).integers(0, 256, (30, 24, 3), dtype=np.uint8)).resize((800, 1000), Image.BICUBIC)
+    data = encoded(smooth, "jpeg", quality=95)
+    full = pretreat.crop_face(Image.open(io.BytesIO(data)), 64, "center").astype(int)
+    assert abs(pretreat.decode(data, 64, "center").astype(int) - full).max() <= 4
+
+
+def hostile_files():
+    jpeg, png, gif = (encoded(colours(178, 218), kind) for kind in ("jpeg", "png", "gif"))
+    bad = {f"cut{tenth}.{kind}": data[:len(data) * tenth // 10]
+           for kind, data in (("jpg", jpeg), ("png", png), ("gif", gif), ("webp", encoded(colours(178, 218), "webp")),
+                              ("bmp", encoded(colours(178, 218), "bmp")), ("tif", encoded(colours(178, 218), "tiff")))
+           for tenth in range(1, 10)}
+    bad |= {"empty.jpg": b"", "text.jpg": b"no picture\n" * 99, "tiny.png": encoded(Image.new("RGB", (1, 1))),
+            "bomb.png": encoded(Image.new("1", (30000, 30000)))}
+    return bad
+
+
+def test_what_cannot_be_read_is_listed_and_the_rest_is_kept(tmp_path, command):
+    photos = tmp_path / "photos"
+    (photos / "人脸 'a' \"b\"").mkdir(parents=True)
+    (photos / "__MACOSX").mkdir()
+    good = ["人脸 'a' \"b\"/笑 1.JPG", "one.jpeg", "two.png"]
+    for name in good + ["__MACOSX/one.jpeg", ".hidden.png"]:
+        colours(178, 218).save(photos / name, "jpeg")
+    (photos / "notes.txt").write_text("not a picture, and not named like one")
+    bad = hostile_files()
+    for name, data in bad.items():
+        (photos / name).write_bytes(data)
+
+    result = command(pretreat, "--input", photos, "--out", tmp_path / "imgs")
+
+    faces, manifest = packed(tmp_path / "imgs")
+    assert result.status == 0 and f"kept 3, skipped {len(bad)}: see" in result.out
+    assert sorted(manifest["names"]) == sorted(good) and len(faces) == manifest["count"] == 3
+    assert {entry["name"] for entry in manifest["skipped"]} == set(bad) and all(entry["reason"] for entry in manifest["skipped"])
+    assert len(np.unique(faces.reshape(3, -1), axis=0)) == 1 and faces.std() > 30  # three times the same whole picture
+
+
+def test_zip_files_are_read_in_place(tmp_path, command, monkeypatch):
+    archive = tmp_path / "photos.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        for name in ("b/2.png", "a/脸.png", "__MACOSX/a/1.png", "a/.1.png", "locked.png"):
+            file.writestr(name, encoded(colours(30, 30)))
+        file.writestr(zipfile.ZipInfo("gbk.png"), encoded(colours(30, 30)))
+    data = archive.read_bytes().replace("gbk".encode(), "脸x".encode("gbk"))  # as an old Chinese Windows would name it
+    for mark, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):  # say of one entry that it is encrypted
+        at = [i for i in range(len(data)) if data.startswith(mark, i) and b"locked" in data[i:i + 60]][-1]
+        data = data[:at + flags] + bytes([data[at + flags] | 1]) + data[at + flags + 1:]
+    archive.write_bytes(data)
+
+    assert command(pretreat, "--input", archive, "--out", tmp_path / "imgs").status == 0
+    _, manifest = packed(tmp_path / "imgs")
+    assert manifest["names"] == ["b/2.png", "a/脸.png", "脸x.png"]
+    assert manifest["skipped"] == [{"name": "locked.png", "reason": "encrypted in the .zip file"}]
+    assert sorted(os.listdir(tmp_path)) == ["imgs", "photos.zip"]
+
+
+def test_faces_keep_the_order_of_the_input_across_threads_and_windows(tmp_path, command, monkeypatch):
+    monkeypatch.setattr(pretreat, "WINDOW", 7)
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for i in range(40):
+        (photos / f"{i:02d}.png").write_bytes(b"" if i % 9 == 4 else encoded(Image.new("L", (300 - 7 * i, 300 - 7 * i), i)))
+    command(pretreat, "--input", photos, "--out", tmp_path / "imgs", "--size", 16, "--workers", 8, "--limit", 39)
+    faces, manifest = packed(tmp_path / "imgs")
+    kept = [i for i in range(39) if i % 9 != 4]
+    assert manifest["names"] == [f"{i:02d}.png" for i in kept]
+    assert faces[:, 8, 8, 0].tolist() == kept
+
+
+def test_a_picture_never_changes_sides(tmp_path, command):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+
+    def held_out(names):
+        for name in names:
+            (photos / name).write_bytes(encoded(Image.new("L", (8, 8))))
+        command(pretreat, "--input", photos, "--out", tmp_path / "imgs", "--size", 8, "--holdout", 0.2)
+        _, manifest = packed(tmp_path / "imgs")
+        return {manifest["names"][row] for row in manifest["held_out"]}
+
+    few = [f"m{i}.png" for i in range(100)]
+    before = held_out(few)
+    after = held_out([f"a{i}.png" for i in range(200)])
+    assert 10 <= len(before) <= 30 and after & set(few) == before and 40 <= len(after) <= 80
+
+
+def test_without_photos_the_built_in_faces_are_taken(tmp_path, command, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    result = command(pretreat)
+    faces, manifest = packed(tmp_path / "imgs")
+    assert result.status == 0 and "no photos" in result.out and faces.shape == (100, 64, 64, 3)
+    assert manifest["sources"] == ["skimage.data.lfw_subset()"] and faces.std() > 30
+    assert Image.open(tmp_path / "imgs" / "preview.png").size == (640, 640)
+
+
+def test_celeba_is_found_here_first_and_then_among_the_mounts(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    mounted = tmp_path / "home" / "data" / "data39207" / "img_align_celeba.zip"
+    mounted.parent.mkdir(parents=True)
+    mounted.touch()
+    assert pretreat.find_input() == [mounted]
+    Path("img_align_celeba.zip").touch()
+    assert pretreat.find_input() == [Path("img_align_celeba.zip")]
+    Path("img_align_celeba").mkdir()
+    assert pretreat.find_input() == [Path("img_align_celeba")]
+
+
+@pytest.mark.parametrize("arguments, words", [
+    (["--input", "nowhere"], ["nowhere", "no such folder"]),
+    (["--input", "text.zip"], ["text.zip", "neither a folder nor a readable .zip"]),
+    (["--input", "empty"], ["empty", "no pictures"]),
+    (["--input", "broken"], ["none of the 1 pictures", "a.png", "empty file"]),
+    (["--out", "mine"], ["mine", "diary.txt", "folder of its own"]),
+    (["--size", "big"], ["--size", "whole number", "'big'"]),
+    (["--holdout", "1"], ["--holdout", "below 1"]),
+])
+def test_bad_input_gets_a_sentence(tmp_path, command, monkeypatch, arguments, words):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    for folder in ("empty", "broken", "mine"):
+        Path(folder).mkdir()
+    Path("text.zip").write_text("text")
+    Path("broken/a.png").touch()
+    Path("mine/diary.txt").write_text("dear")
+    result = command(pretreat, *arguments)
+    assert result.status == 2 and result.err.count("\n") == 1 and all(word in result.err for word in words)
+    assert not Path("imgs").exists() and not Path("imgs.partial").exists() and Path("mine/diary.txt").exists()
+
+
+def test_a_full_disk_leaves_the_old_data_set(tmp_path, command, monkeypatch, faces16):
+    before = {path.name: path.read_bytes() for path in faces16.iterdir()}
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(figures, "save_picture", full)
+    result = command(pretreat, "--out", faces16)
+    assert result.status == 1 and "disk is full" in result.err
+    assert {path.name: path.read_bytes() for path in faces16.iterdir()} == before
+    assert os.listdir(faces16.parent) == ["imgs"]
+
+
+def test_a_killed_run_leaves_the_old_data_set_or_the_new_one(tmp_path):
+    photos, out = tmp_path / "photos", tmp_path / "imgs"
+    photos.mkdir()
+    for i in range(300):
+        (photos / f"{i}.png").write_bytes(encoded(colours(100, 100)))
+    small = [sys.executable, ROOT / "pretreat.py", "--input", photos, "--out", out, "--limit", "5"]
+    subprocess.run(small, check=True, capture_output=True)
+    began = time.monotonic()
+    subprocess.run(small[:-2], check=True, capture_output=True)
+    whole = time.monotonic() - began
+    subprocess.run(small, check=True, capture_output=True)
+    for share in (0.5, 0.7, 0.8, 0.9, 1.0):
+        running = subprocess.Popen(small[:-2], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(share * whole)
+        running.send_signal(signal.SIGKILL)
+        running.wait()
+        faces, manifest = packed(out)
+        assert len(faces) == manifest["count"] in (5, 300)
+    subprocess.run(small, check=True, capture_output=True)
+    assert len(packed(out)[0]) == 5 and sorted(os.listdir(tmp_path)) == ["imgs", "photos"]

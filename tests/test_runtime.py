@@ -1,0 +1,75 @@
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import files
+import randomness
+import runtime
+
+ROOT = Path(runtime.__file__).parent
+
+
+@pytest.mark.parametrize("amd", [True, False])
+def test_the_maths_library_is_set_up_unless_the_user_did(monkeypatch, amd):
+    monkeypatch.setattr(runtime, "is_amd", lambda: amd)
+    monkeypatch.setattr(os, "environ", {})
+    runtime.tune_cpu()
+    assert 1 <= int(os.environ["MKL_NUM_THREADS"]) <= runtime.usable_cpus() and ("MKL_DEBUG_CPU_TYPE" in os.environ) == amd
+    monkeypatch.setattr(os, "environ", {"MKL_NUM_THREADS": "7", "MKL_DEBUG_CPU_TYPE": "4"})
+    runtime.tune_cpu()
+    assert os.environ == {"MKL_NUM_THREADS": "7", "MKL_DEBUG_CPU_TYPE": "4"}
+
+
+def test_draws_depend_on_their_key_alone():
+    first = randomness.draws(7, "order", 3).random(5)
+    randomness.draws(7, "order", 4).random(5)
+    assert (randomness.draws(7, "order", 3).random(5) == first).all()
+    for other in ((8, "order", 3), (7, "flip", 3), (7, "order", 4), (7, "order", 3, 0)):
+        assert (randomness.draws(*other).random(5) != first).all()
+
+
+def test_noise_is_standard_normal_and_a_face_keeps_its_own():
+    z = randomness.noise(0, "z for D", 5, 200, 100)
+    assert z.dtype == np.float32 and abs(z.mean()) < 0.03 and z.std() == pytest.approx(1, abs=0.03)
+    assert (randomness.face_noise([9, 4], 100)[1] == randomness.face_noise(range(5), 100)[4]).all()
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with pytest.raises(ZeroDivisionError), files.replacing(path) as temporary:
+        temporary.write_text("new")
+        assert path.read_text() == "old"
+        1 / 0
+    assert path.read_text() == "old" and os.listdir(tmp_path) == ["a.txt"]
+    with files.replacing(path) as temporary:
+        temporary.write_text("new")
+    assert path.read_text() == "new" and os.listdir(tmp_path) == ["a.txt"]
+
+
+@pytest.mark.parametrize("can_exchange", [True, False])
+def test_a_folder_takes_the_place_of_another(tmp_path, monkeypatch, can_exchange):
+    if not can_exchange:
+        monkeypatch.setattr(files, "exchange", lambda *_: False)
+    for name in ("old", "new"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / name).touch()
+    files.replace_folder(tmp_path / "new", tmp_path / "old")
+    assert os.listdir(tmp_path) == ["old"] and os.listdir(tmp_path / "old") == ["new"]
+
+
+def packages(name):
+    lines = [line.split("#")[0].strip() for line in (ROOT / name).read_text().splitlines()]
+    return [line for line in lines if line]
+
+
+def test_the_two_requirement_files_differ_in_paddle_and_numpy_alone():
+    gpu, cpu = packages("requirements.txt"), packages("requirements-cpu.txt")
+    def rest(lines):
+        return [line for line in lines if not re.match("paddle|numpy", line)]
+    assert rest(gpu) == rest(cpu) and len(rest(gpu)) >= 6
+    assert [line for line in gpu if line.startswith("paddlepaddle-gpu")] and not [line for line in gpu if line.startswith("paddlepaddle>")]
+    assert [line for line in cpu if line.startswith("paddlepaddle>")] and not [line for line in cpu if "gpu" in line]

@@ -1,0 +1,324 @@
+import contextlib
+import json
+import math
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import paddle
+import pytest
+from PIL import Image
+from safetensors.numpy import load_file
+
+import checkpoint
+import monitor
+import network
+import runtime
+import train
+
+TINY = ("--device", "cpu", "--channels", 4, "--batch", 32, "--z-dim", 8)  # 3 steps an epoch on the built-in faces
+
+
+@pytest.fixture
+def training(command, faces16, tmp_path):
+    """training("--steps", 3) trains a tiny network into tmp_path/run."""
+    return lambda *arguments: command(train, "--data", faces16, "--out", tmp_path / "run", *TINY, *arguments)
+
+
+def weights(folder):
+    return {name: array.tobytes() for name, array in load_file(folder / "checkpoint.safetensors").items()}
+
+
+def log(folder):
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+def players_and_options(**changes):
+    options = SimpleNamespace(**{"seed": 0, "d_steps": 1, "g_steps": 2, "z_dim": 8, "channels": 4, "lr": 2e-4, "beta1": 0.5,
+                                 "beta2": 0.999, **changes})
+    return train.build_players(16, options), options
+
+
+def endless_batches():
+    while True:
+        yield paddle.rand([6, 3, 16, 16]) * 2 - 1
+
+
+def test_a_run_leaves_what_the_readme_promises(training, tmp_path):
+    result = training("--steps", 5, "--sample-every", 2)
+    run = tmp_path / "run"
+    assert result.status == 0 and "generator.py" in result.out
+    assert sorted(path.name for path in run.iterdir()) == [
+        "checkpoint.safetensors", "generator.safetensors", "log.jsonl", "loss.png", "losses.npy", "options.json",
+        "reals.png", "samples"]
+    # the untrained generator, steps 2 and 4, and the last one
+    assert sorted(os.listdir(run / "samples")) == ["0000_000000.png", "0001_000002.png", "0002_000001.png", "0002_000002.png"]
+    assert Image.open(run / "samples" / "0002_000002.png").size == Image.open(run / "reals.png").size == (160, 160)
+    losses = np.load(run / "losses.npy")
+    assert losses.dtype == np.float32 and losses.shape == (5, 4)
+    [line] = log(run)
+    assert set(line) >= {"step", "epoch", "images_seen", "seconds", "images_per_second", "d_loss", "g_loss", "d_real", "d_fake", "memory_mb"}
+    assert (line["step"], line["epoch"], line["images_seen"]) == (5, 2, 160)
+    assert line["d_loss"] == pytest.approx(losses[:, 0].mean(), abs=1e-3) and 0 < line["d_real"] < 1
+    assert json.loads((run / "options.json").read_text())["channels"] == 4
+
+
+def test_epochs_count_passes_over_the_faces(training, tmp_path):
+    training("--epochs", 3)
+    assert checkpoint.read_facts(tmp_path / "run" / "checkpoint.safetensors")["step"] == 9
+    assert "nothing left" in training("--epochs", 3).out
+    training("--epochs", 4)
+    assert checkpoint.read_facts(tmp_path / "run" / "checkpoint.safetensors")["step"] == 12
+
+
+def test_a_resumed_run_has_bitwise_the_weights_of_one_never_interrupted(command, faces16, tmp_path):
+    def run(name, *arguments):
+        return command(train, "--data", faces16, "--out", tmp_path / name, *TINY, "--d-steps", 2, *arguments)
+
+    run("whole", "--steps", 7)
+    run("parts", "--steps", 3)
+    assert "going on from step 3 of 7" in run("parts", "--steps", 7).out
+    assert weights(tmp_path / "whole") == weights(tmp_path / "parts")
+    assert (tmp_path / "whole" / "losses.npy").read_bytes() == (tmp_path / "parts" / "losses.npy").read_bytes()
+    assert [line["step"] for line in log(tmp_path / "parts")] == [3, 7]
+    assert log(tmp_path / "parts")[1]["seconds"] > log(tmp_path / "parts")[0]["seconds"]
+
+
+def test_another_seed_is_another_run(command, faces16, tmp_path):
+    for seed in (0, 1):
+        command(train, "--data", faces16, "--out", tmp_path / str(seed), *TINY, "--steps", 1, "--seed", seed)
+    assert weights(tmp_path / "0") != weights(tmp_path / "1")
+
+
+def test_lines_of_steps_that_a_killed_run_did_not_save_are_dropped(training, tmp_path):
+    training("--steps", 2)
+    with open(tmp_path / "run" / "log.jsonl", "a") as file:
+        file.write('{"step": 100}\n{"step": 2')
+    training("--steps", 4)
+    assert [line["step"] for line in log(tmp_path / "run")] == [2, 4]
+
+
+@pytest.mark.parametrize("changed", [["--batch", 16], ["--lr", 1e-3], ["--seed", 5], ["--z-dim", 9], ["--g-steps", 1]])
+def test_other_options_stop_with_their_names(training, tmp_path, changed):
+    training("--steps", 2)
+    before = weights(tmp_path / "run")
+    result = training("--steps", 4, *changed)
+    assert result.status == 2 and result.err.count("\n") == 1 and "--fresh" in result.err
+    assert f"{changed[0]} (it has " in result.err and f"you ask for {changed[1]})" in result.err
+    assert weights(tmp_path / "run") == before
+
+
+def test_other_faces_stop_too(training, command, tmp_path, faces16):
+    training("--steps", 2)
+    other = tmp_path / "other"
+    other.mkdir()
+    manifest = json.loads((faces16 / "manifest.json").read_text())
+    manifest["names"].reverse()
+    (other / "manifest.json").write_text(json.dumps(manifest))
+    os.link(faces16 / "faces.npy", other / "faces.npy")
+    result = training("--steps", 4, "--data", other)
+    assert result.status == 2 and "--data" in result.err
+
+
+def test_fresh_starts_beside_the_old_run(training, tmp_path):
+    training("--steps", 2)
+    before = weights(tmp_path / "run")
+    result = training("--steps", 1, "--fresh", "--lr", 1e-3)
+    assert result.status == 0 and "run-2" in result.out
+    assert weights(tmp_path / "run") == before and checkpoint.read_facts(tmp_path / "run-2" / "checkpoint.safetensors")["step"] == 1
+
+
+def test_discriminator_and_generator_take_their_numbers_of_updates():
+    players, options = players_and_options(d_steps=3, g_steps=2)
+    for step in range(2):
+        train.train_step(step, endless_batches(), players, options)
+    _, adams = train.networks_and_adams(players)
+    for name, updates in (("generator", 4), ("discriminator", 6)):
+        arrays = checkpoint.adam_arrays(name, getattr(players, name), adams[name])
+        powers = [array for key, array in arrays.items() if "beta1_pow" in key]
+        assert len(powers) >= 5 and all(power == pytest.approx(0.5 ** (updates + 1)) for power in powers)
+
+
+def test_discriminator_gets_no_gradients_in_the_generators_updates():
+    players, _ = players_and_options()
+    D = players.discriminator
+    pictures = paddle.rand([4, 3, 16, 16])
+    pictures.stop_gradient = False
+    learning = [weight.name for weight in D.parameters() if not weight.stop_gradient]
+    with train.frozen(D):
+        D(pictures).sum().backward()
+    assert all(weight.grad is None for weight in D.parameters()) and float(pictures.grad.abs().sum()) > 0
+    assert [weight.name for weight in D.parameters() if not weight.stop_gradient] == learning
+
+
+def test_every_update_has_fresh_noise(monkeypatch):
+    seen = []
+    monkeypatch.setattr(train, "noise", lambda *key: seen.append(key[:3]) or network.np.zeros((key[3], key[4]), "float32"))
+    players, options = players_and_options(d_steps=2, g_steps=2)
+    for step in range(3):
+        train.train_step(step, endless_batches(), players, options)
+    assert len(seen) == len(set(seen)) == 12
+
+
+def test_the_average_has_its_half_life():
+    players, _ = players_and_options()
+    for tensor in players.generator.state_dict().values():
+        tensor.set_value(paddle.ones_like(tensor))
+    for tensor in players.average.state_dict().values():
+        tensor.set_value(paddle.zeros_like(tensor))
+    for _ in range(4):  # 4 × 2,500 images are one half-life, late in a run
+        train.update_average(players.average, players.generator, images_seen=1e9, batch_size=2500)
+    for tensor in players.average.state_dict().values():  # the batch-norm statistics too
+        assert float(tensor.mean()) == pytest.approx(0.5, abs=1e-5)
+    train.update_average(players.average, players.generator, images_seen=100, batch_size=100)  # early, it is short
+    assert float(players.average.deconv1.weight.mean()) > 0.99
+
+
+def test_what_is_saved_for_sampling_is_the_average(training, tmp_path):
+    training("--steps", 3)
+    run, sampling = load_file(tmp_path / "run" / "checkpoint.safetensors"), load_file(tmp_path / "run" / "generator.safetensors")
+    assert all((run[f"average.{name}"] == array).all() for name, array in sampling.items())
+    assert any((run[f"generator.{name}"] != array).any() for name, array in sampling.items())
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_finishes_the_step_and_saves(training, tmp_path, monkeypatch, number):
+    record = monitor.Monitor.record
+
+    def interrupted(self, *values):
+        record(self, *values)
+        if self.step == 3:
+            os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(monitor.Monitor, "record", interrupted)
+    handler = signal.getsignal(signal.SIGINT)
+    result = training("--steps", 50)
+    assert result.status == 128 + number and "goes on" in result.err and signal.getsignal(signal.SIGINT) is handler
+    assert checkpoint.read_facts(tmp_path / "run" / "checkpoint.safetensors")["step"] == 3
+
+
+def test_options_are_written_before_the_first_step(training, tmp_path, monkeypatch):
+    def look(*_):
+        assert (tmp_path / "run" / "options.json").exists() and (tmp_path / "run" / "samples" / "0000_000000.png").exists()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train, "train_step", look)
+    assert training("--steps", 1).status == 130
+
+
+def test_a_loss_that_is_not_finite_keeps_the_last_good_checkpoint(training, tmp_path, monkeypatch):
+    training("--steps", 2)
+    before = weights(tmp_path / "run")
+    step = train.train_step
+    monkeypatch.setattr(train, "train_step", lambda *arguments: (paddle.to_tensor(math.nan), *step(*arguments)[1:]))
+    result = training("--steps", 4)
+    assert result.status == 1 and "finite" in result.err and "--lr" in result.err
+    assert weights(tmp_path / "run") == before
+
+
+def test_weights_that_are_not_finite_are_not_saved(training, tmp_path):
+    training("--steps", 2)
+    path = tmp_path / "run" / "checkpoint.safetensors"
+    before = path.read_bytes()
+    players, _ = players_and_options()
+    players.discriminator.conv1.weight.set_value(paddle.full([4, 3, 4, 4], math.inf))
+    with pytest.raises(FloatingPointError):
+        checkpoint.save_run(path, *train.networks_and_adams(players), {})
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("ResourceExhaustedError: Out of memory error on GPU 0")])
+def test_out_of_memory_suggests_a_smaller_batch(training, monkeypatch, error):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(train, "train_step", fail)
+    result = training("--steps", 1)
+    assert result.status == 1 and "--batch" in result.err and result.err.count("\n") == 1
+
+
+def test_a_gpu_that_is_not_there(training, monkeypatch):
+    monkeypatch.setattr(paddle, "is_compiled_with_cuda", lambda: False)
+    result = training("--steps", 1, "--device", "gpu")
+    assert result.status == 2 and "--device cpu" in result.err
+    assert "no usable GPU" in training("--steps", 1, "--device", "auto").out
+
+
+def test_a_checkpoint_that_is_not_one(training, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "checkpoint.safetensors").write_bytes(b"\x80\x04 not a checkpoint")
+    result = training("--steps", 1)
+    assert result.status == 2 and "checkpoint.safetensors" in result.err and "--fresh" in result.err
+
+
+def quiet_monitor(folder, faces=None):
+    said = []
+    watching = monitor.Monitor(folder, 0, 1000, 10, 4)
+    (folder / "samples").mkdir()
+    watching.warn = said.append
+    return watching, said
+
+
+def test_a_discriminator_that_always_wins_earns_a_warning(tmp_path):
+    watching, said = quiet_monitor(tmp_path)
+    for d_real in [0.99] * 4 + [0.6] + [0.99] * 6:
+        watching.record(*map(paddle.to_tensor, (0.1, 5.0, d_real, 0.01)))
+        watching.log()
+        assert len(said) == (watching.step >= 10)
+    assert "--lr" in said[0]
+
+
+def test_samples_without_variety_earn_a_warning(tmp_path):
+    watching, said = quiet_monitor(tmp_path)
+    reals = np.random.default_rng(0).integers(0, 256, (100, 16, 16, 3), dtype=np.uint8)
+    for faces in [reals] * 3 + [reals[:1].repeat(100, axis=0)] * monitor.PATIENCE:
+        assert not said
+        watching.step += 1
+        watching.samples(faces, reals)
+    assert len(said) == 1 and "alike" in said[0]
+
+
+def test_visualdl_that_is_missing_gets_a_sentence(training, monkeypatch):
+    monkeypatch.setitem(sys.modules, "visualdl", None)
+    result = training("--steps", 1, "--visualdl")
+    assert result.status == 2 and "pip install visualdl" in result.err
+
+
+def killed_again_and_again(folder, faces16, kills, steps, save_every):
+    """Trains in a process that is killed `kills` times; returns the folders of that run and of one left alone."""
+    def start(name):
+        return subprocess.Popen([sys.executable, Path(train.__file__), "--data", faces16, "--out", folder / name,
+                                 *map(str, TINY), "--steps", str(steps), "--save-every", str(save_every)],
+                                stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+    whole = start("whole")
+    assert whole.wait() == 0, whole.stderr.read()
+    path, dice = folder / "killed" / "checkpoint.safetensors", random.Random(0)
+    for _ in range(kills):
+        before = path.stat().st_mtime_ns if path.exists() else 0
+        running = start("killed")
+        while running.poll() is None and (path.stat().st_mtime_ns if path.exists() else 0) == before:
+            time.sleep(0.01)  # until it has come to save something, so that every try gets further
+        time.sleep(dice.random() * 0.5)
+        running.send_signal(signal.SIGKILL)
+        running.wait()
+        with contextlib.suppress(FileNotFoundError):
+            checkpoint.read_tensors(path)  # whole, whenever the process died
+    last = start("killed")
+    assert last.wait() == 0, last.stderr.read()
+    return folder / "killed", folder / "whole"
+
+
+@pytest.mark.parametrize("kills, steps, save_every", [(2, 40, 2), pytest.param(20, 400, 2, marks=pytest.mark.slow)])
+def test_a_run_killed_again_and_again_ends_with_the_same_weights(faces16, tmp_path, kills, steps, save_every):
+    killed, whole = killed_again_and_again(tmp_path, faces16, kills, steps, save_every)
+    assert weights(killed) == weights(whole)
+    assert (np.load(killed / "losses.npy") == np.load(whole / "losses.npy")).all()
+    assert [line["step"] for line in log(killed)] == [line["step"] for line in log(whole)]
+    assert not [path for path in killed.iterdir() if "writing" in path.name]
