@@ -2,7 +2,6 @@
 import math
 
 import numpy as np
-from matplotlib.figure import Figure
 from PIL import Image
 from skimage.util import montage
 
@@ -34,6 +33,8 @@ def save_figure(path, figure):
 def save_titled_grids(path, titled_faces):
     """Draws several sets of faces (title → uint8 [N, S, S, 3]) side by side, each a grid under its title."""
     grids = {title: grid(faces) for title, faces in titled_faces.items()}
+    from matplotlib.figure import Figure  # imported where it is needed: it takes as long as decoding a thousand faces
+
     figure = Figure(figsize=(8 * len(grids), 8.5), layout="tight")
     for place, (title, pixels) in enumerate(grids.items(), start=1):
         axes = figure.add_subplot(1, len(grids), place)
@@ -48,6 +49,8 @@ def save_losses(path, losses, steps_per_epoch):
 
     Thin lines are single steps, thick lines a running mean over one epoch (at most a twentieth of the run).
     """
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(10, 8), layout="tight")
     window = max(1, min(steps_per_epoch, len(losses) // 20))
     curves = (("Loss", ("D", "G"), losses[:, :2]),

@@ -9,16 +9,18 @@ import runtime  # noqa: I001  (first, as in every script)
 
 import hashlib
 import io
+import math
 import os
 import shutil
 import warnings
 import zipfile
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Callable, NamedTuple
 
 import numpy as np
+import simplejpeg
 from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm import tqdm
 
@@ -26,13 +28,13 @@ import figures
 from files import flush, replace_folder, write_json
 from runtime import UserError
 
-PICTURES = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".jp2"}
+PICTURES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".jp2")
 MADE_HERE = {"faces.npy", "manifest.json", "preview.png"}
 CELEBA = "img_align_celeba"
 CELEBA_PROPORTION = 178 / 218
 SMALLEST = 8  # px; a picture with a shorter side shows no face
+CHUNK = 32  # pictures that a thread takes at a time; handing over single ones costs half as much as decoding them
 MOST_BYTES = 256 * 2**20  # of one picture file
-WINDOW = 2048  # faces mapped into memory at a time
 
 
 class Picture(NamedTuple):
@@ -67,26 +69,32 @@ def list_pictures(paths):
 
 def is_wanted(name):
     """Whether a path within the input is a picture's and not hidden, nor one of macOS's shadows."""
-    parts = PurePosixPath(name).parts
-    return PurePosixPath(name).suffix.lower() in PICTURES and not any(
-        part.startswith(".") or part == "__MACOSX" for part in parts)
+    return name.lower().endswith(PICTURES) and not any(
+        part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
 
 
 def pictures_in_folder(folder):
     pictures = []
     for place, folders, names in os.walk(folder):
         folders.sort()
-        for path in (Path(place, name) for name in sorted(names)):
-            name = path.relative_to(folder).as_posix()
-            if is_wanted(name) and path.is_file():
+        inside = Path(place).relative_to(folder).as_posix()
+        for file_name in sorted(names):
+            name = file_name if inside == "." else f"{inside}/{file_name}"
+            path = os.path.join(place, file_name)
+            if is_wanted(name) and os.path.isfile(path):
                 pictures.append(Picture(name, lambda path=path: read_file(path)))
     return pictures
 
 
 def read_file(path):
-    if path.stat().st_size > MOST_BYTES:
+    check_length(os.path.getsize(path))
+    with open(path, "rb", buffering=0) as file:
+        return file.read()
+
+
+def check_length(length):
+    if length > MOST_BYTES:
         raise ValueError(f"larger than {MOST_BYTES >> 20} MiB")
-    return path.read_bytes()
 
 
 def pictures_in_zip(path):
@@ -109,8 +117,7 @@ def entry_name(entry):
 def read_entry(archive, entry):
     if entry.flag_bits & 0x1:
         raise ValueError("encrypted in the .zip file")
-    if entry.file_size > MOST_BYTES:
-        raise ValueError(f"larger than {MOST_BYTES >> 20} MiB")
+    check_length(entry.file_size)
     return archive.read(entry)
 
 
@@ -136,40 +143,63 @@ def to_rgb(image):
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def crop_face(image, size, crop):
-    """An upright RGB picture → uint8 [size, size, 3], resized bilinearly with antialiasing.
+def crop_face(image, box, size, crop):
+    """What an upright RGB picture has in a box (0, 0, width, height) → a face, uint8 [size, size, 3].
+
+    It is resized bilinearly with antialiasing, which in Pillow is one step with the cut.
 
     celeba  width → size, then the box (0, 10)–(64, 74), scaled with size / 64: the face in an aligned CelebA picture
     center  the largest centred square
     auto    celeba for pictures of CelebA's proportions (178:218, within 1%), else center
     """
-    width, height = image.size
+    _, _, width, height = box
     if crop == "celeba" or crop == "auto" and abs(width / height / CELEBA_PROPORTION - 1) < 0.01:
-        top, height = round(size * 10 / 64), round(height * size / width)
-        if height < top + size:
+        top, scaled_height = round(size * 10 / 64), round(height * size / width)
+        if scaled_height < top + size:
             raise ValueError("not tall enough for --crop celeba")
-        image = image.resize((size, height), Image.Resampling.BILINEAR).crop((0, top, size, top + size))
+        scale = height / scaled_height
+        box = (0, top * scale, width, (top + size) * scale)
     else:
         side = min(width, height)
-        left, top = (width - side) // 2, (height - side) // 2
-        image = image.resize((size, size), Image.Resampling.BILINEAR, (left, top, left + side, top + side))
-    return np.asarray(image)
+        left, top = (width - side) / 2, (height - side) / 2
+        box = (left, top, left + side, top + side)
+    return np.frombuffer(image.resize((size, size), Image.Resampling.BILINEAR, box).tobytes(), np.uint8).reshape(size, size, 3)
 
 
 def decode(data, size, crop):
     """The bytes of a picture file → a face, uint8 [size, size, 3]. Raises an exception that says what is wrong with them."""
     if not data:
         raise ValueError("empty file")
-    with Image.open(io.BytesIO(data)) as image:
-        if min(image.size) < SMALLEST:
-            raise ValueError(f"only {image.width}×{image.height} px")
-        # JPEG can be decoded at 1/2, 1/4 or 1/8 for less time; at twice the final size or more, nobody sees it.
-        image.draft(None, (2 * size, 2 * size))
-        image.load()
-        return crop_face(to_rgb(ImageOps.exif_transpose(image)), size, crop)
+    wanted = math.ceil(1.25 * size)  # px of the shorter side; see `scaled_jpeg`
+    if data.startswith(b"\xff\xd8") and data.find(b"\xff\xe1", 0, 4096) < 0:  # a JPEG without EXIF: upright as it is
+        try:
+            return crop_face(*scaled_jpeg(data, wanted), size, crop)
+        except ValueError:
+            pass  # CMYK, damaged, not as large as it should be: Pillow has the last word
+    image = Image.open(io.BytesIO(data))
+    if min(image.size) < SMALLEST:
+        raise ValueError(f"only {image.width}×{image.height} px")
+    image.draft(None, (4 * wanted, 4 * wanted))  # does nothing to other formats
+    image = to_rgb(ImageOps.exif_transpose(image))
+    return crop_face(image, (0, 0, *image.size), size, crop)
+
+
+def scaled_jpeg(data, wanted):
+    """A JPEG decoded at 1/8, 1/4, 1/2 or whole, so that no side is below `wanted`: (RGB picture, box that it fills).
+
+    A quarter larger than the face will be, the face is within 44 dB of one from the picture decoded whole; saving it as
+    JPEG once more would cost ten times as much. Unlike Pillow, simplejpeg needs Python's lock for none of this, so that
+    threads do not wait for each other. Raises ValueError for what is not a sound colour or grey JPEG.
+    """
+    height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
+    if colours in ("CMYK", "YCCK") or min(width, height) < SMALLEST or width * height > Image.MAX_IMAGE_PIXELS:
+        raise ValueError("one for Pillow")
+    scale = next((scale for scale in (8, 4, 2) if min(width, height) >= scale * wanted), 1)
+    pixels = simplejpeg.decode_jpeg(data, "RGB", min_height=math.ceil(height / scale), min_width=math.ceil(width / scale))
+    return Image.fromarray(pixels), (0, 0, width / scale, height / scale)
 
 
 def reason(error):
@@ -181,26 +211,30 @@ def reason(error):
     return f"{error}" or type(error).__name__
 
 
-def faces_of(pictures, size, crop, workers):
-    """Yields (name, face) or (name, reason why there is none) in input order, decoding on several threads."""
-
-    def work(picture):
+def decode_chunk(pictures, size, crop):
+    """Several pictures → (names kept, their faces uint8 [kept, size, size, 3], skipped as [{name, reason}])."""
+    names, faces, skipped = [], np.empty((len(pictures), size, size, 3), np.uint8), []
+    for picture in pictures:
         try:
-            return decode(picture.read(), size, crop)
+            faces[len(names)] = decode(picture.read(), size, crop)
+            names.append(picture.name)
         except MemoryError:
             raise
         except Exception as error:  # whatever a broken file makes a decoder say
-            return reason(error)
+            skipped.append({"name": picture.name, "reason": reason(error)})
+    return names, faces[:len(names)], skipped
 
+
+def decode_all(pictures, size, crop, workers):
+    """Yields what `decode_chunk` returns, for CHUNK pictures at a time, in input order, decoding on several threads."""
     coming = deque()
     with ThreadPoolExecutor(workers) as threads:
-        for picture in pictures:
-            coming.append((picture.name, threads.submit(work, picture)))
-            if len(coming) >= 8 * workers:  # enough to keep every thread busy; more would only fill the memory
-                name, face = coming.popleft()
-                yield name, face.result()
-        for name, face in coming:
-            yield name, face.result()
+        for start in range(0, len(pictures), CHUNK):
+            coming.append(threads.submit(decode_chunk, pictures[start:start + CHUNK], size, crop))
+            if len(coming) > 2 * workers:  # enough to keep every thread busy; more would only fill the memory
+                yield coming.popleft().result()
+        while coming:
+            yield coming.popleft().result()
 
 
 def npy_header(count, size):
@@ -210,33 +244,20 @@ def npy_header(count, size):
     return file.getvalue()
 
 
-def reserve(file, length):
-    """Takes the disk space of a file in advance: a full disk is an error now, not a crash while it is mapped."""
-    if hasattr(os, "posix_fallocate"):
-        os.posix_fallocate(file.fileno(), 0, length)
-    else:
-        if shutil.disk_usage(Path(file.name).parent).free < length:
-            raise OSError(28, "No space left on device", file.name)
-        file.truncate(length)
+def write_faces(path, chunks, most, size):
+    """Writes the faces of `chunks` (see `decode_chunk`), `most` at most, as one .npy file. Returns (names kept, skipped).
 
-
-def write_faces(path, faces, most, size):
-    """Writes faces, `most` of them at most, straight into a memory-mapped .npy file. Returns (names kept, skipped)."""
-    header, face_bytes = npy_header(most, size), size * size * 3
+    A chunk leaves the memory when the next one comes, however many there are. They are written one after the other:
+    writing into a mapping of the file would take longer (a page fault every 4 KB), and crash where the disk is full.
+    """
     kept, skipped = [], []
-    with open(path, "w+b") as file:
-        reserve(file, len(header) + most * face_bytes)
-        for name, face in faces:
-            if isinstance(face, str):
-                skipped.append({"name": name, "reason": face})
-                continue
-            row = len(kept) % WINDOW
-            if row == 0:  # the next window; the last one leaves the memory
-                offset, rows = len(header) + len(kept) * face_bytes, min(WINDOW, most - len(kept))
-                window = np.memmap(file, np.uint8, "r+", offset, (rows, size, size, 3))
-            window[row] = face
-            kept.append(name)
-        file.truncate(len(header) + len(kept) * face_bytes)
+    with open(path, "wb") as file, tqdm(total=most, unit="picture", disable=None) as bar:
+        file.write(npy_header(most, size))
+        for names, faces, bad in chunks:
+            file.write(faces)
+            kept += names
+            skipped += bad
+            bar.update(len(names) + len(bad))
         file.seek(0)
         file.write(npy_header(len(kept), size))
     flush(path)
@@ -260,8 +281,8 @@ def check_out(out):
 
 def pack(pictures, sources, partial, options):
     """Writes faces.npy, manifest.json and preview.png into the new folder `partial`. Returns the manifest."""
-    faces = faces_of(tqdm(pictures, unit="picture", disable=None), options.size, options.crop, options.workers)
-    names, skipped = write_faces(partial / "faces.npy", faces, len(pictures), options.size)
+    chunks = decode_all(pictures, options.size, options.crop, options.workers)
+    names, skipped = write_faces(partial / "faces.npy", chunks, len(pictures), options.size)
     if not names:
         raise UserError(f"none of the {len(pictures)} pictures could be read; the first: {skipped[0]['name']}: "
                         f"{skipped[0]['reason']}")
@@ -301,7 +322,7 @@ def main():
         print("no photos: neither --input nor a folder or .zip named img_align_celeba was found; taking the 100 small "
               "grey faces that ship with scikit-image, enough to see that everything works")
     if not pictures:
-        raise UserError(f"no pictures in {', '.join(sources)} ({', '.join(sorted(PICTURES))} are looked for)")
+        raise UserError(f"no pictures in {', '.join(sources)} ({', '.join(PICTURES)} are looked for)")
     pictures = pictures[:options.limit]
     print(f"{len(pictures)} pictures → {options.size}×{options.size} px in {options.out}, {options.workers} threads")
 
