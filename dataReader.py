@@ -37,7 +37,8 @@ def map_faces(path):
 
 def normalise(faces):
     """uint8 faces [B, S, S, 3] → float32 tensor [B, 3, S, S] in [-1, 1], computed on the device."""
-    return paddle.to_tensor(faces).transpose([0, 3, 1, 2]).astype("float32") / 127.5 - 1
+    # In this order, and scaled in place: on a CPU other orders take up to ten times as long.
+    return paddle.to_tensor(faces).astype("float32").scale_(1 / 127.5, bias=-1.0).transpose([0, 3, 1, 2])
 
 
 class DataReader:
