@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from files import replacing
 from network import Generator
@@ -25,7 +25,7 @@ def write_tensors(path, arrays, metadata):
         if not np.isfinite(array).all():
             raise FloatingPointError(name)
     with replacing(path) as temporary:
-        save_file(arrays, temporary, metadata)
+        temporary.write_bytes(save(arrays, metadata))
 
 
 def read_tensors(path):

@@ -29,6 +29,7 @@ from runtime import UserError
 
 AVERAGE_IMAGES = 10_000  # half-life of the averaged generator, in images seen …
 AVERAGE_RAMP = 0.05  # … or this share of all images seen so far, if that is less (Karras et al. 2020, StyleGAN2-ADA)
+FEW_STEPS = 500
 MATTERS = ("pictures", "batch", "channels", "z_dim", "lr", "beta1", "beta2", "seed", "d_steps", "g_steps")
 
 
@@ -225,6 +226,8 @@ def main():
     print(f"data: {len(reader)} faces of {reader.size} px in {options.data}, "
           f"{reader.batches_per_epoch} batches of {reader.batch_size} an epoch")
     print(f"run: {folder}, " + (f"going on from step {start_step} of {total_steps}" if facts else f"{total_steps} steps"))
+    if total_steps < FEW_STEPS:
+        print(f"note: {total_steps} steps are few; faces begin to show after about {FEW_STEPS}: --steps {FEW_STEPS}")
     if start_step >= total_steps:
         print(f"nothing left to do: the run has {start_step} steps; ask for more with --steps or --epochs")
         return

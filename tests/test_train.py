@@ -17,6 +17,7 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 import checkpoint
+import files
 import monitor
 import network
 import runtime
@@ -231,6 +232,19 @@ def test_weights_that_are_not_finite_are_not_saved(training, tmp_path):
     with pytest.raises(FloatingPointError):
         checkpoint.save_run(path, *train.networks_and_adams(players), {})
     assert path.read_bytes() == before
+
+
+def test_a_full_disk_keeps_the_last_good_checkpoint(training, tmp_path, monkeypatch):
+    training("--steps", 2)
+    before = weights(tmp_path / "run")
+
+    def full(path):
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(files, "flush", full)
+    result = training("--steps", 4)
+    assert result.status == 1 and "disk is full" in result.err and result.err.count("\n") == 1
+    assert weights(tmp_path / "run") == before and not list((tmp_path / "run").glob(".writing*"))
 
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("ResourceExhaustedError: Out of memory error on GPU 0")])
