@@ -8,6 +8,11 @@ from skimage.util import montage
 from files import replacing
 
 
+def evenly(count, most=100):
+    """Which of `count` faces to show where there is room for `most`: int64 row numbers, evenly spread."""
+    return np.linspace(0, count - 1, min(most, count)).astype(np.int64)
+
+
 def grid(faces, columns=None):
     """uint8 faces [N, S, S, 3] → one uint8 picture [rows·S, columns·S, 3], row by row, black where none is left.
 

@@ -62,6 +62,7 @@ def replace_folder(new, path):
         shutil.rmtree(new)
     else:
         aside = path.with_name(path.name + ".old")
+        shutil.rmtree(aside, ignore_errors=True)  # left by a run that was killed; `path` is newer
         os.rename(path, aside)
         os.rename(new, path)
         shutil.rmtree(aside)

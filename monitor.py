@@ -35,16 +35,15 @@ class Monitor:
         self.pending = []  # tensors [4] still on the device
         self.losses = self._saved_losses(start_step)
         self._drop_lines_after(start_step)
-        self.warned, self.won, self.alike = set(), 0, 0
+        self.won, self.alike = 0, 0  # how often in a row D won, and the samples looked alike
         self.board = open_board(self.folder / "visualdl") if visualdl else None
         self.bar = tqdm(total=total_steps, initial=start_step, unit="step", disable=None, dynamic_ncols=True)
 
     def _saved_losses(self, steps):
         path = self.folder / "losses.npy"
-        rows = np.load(path, allow_pickle=False)[:steps] if steps and path.exists() else np.empty((0, 4), np.float32)
-        if len(rows) < steps:  # the file was taken away; keep a row a step all the same
-            rows = np.concatenate([rows, np.full((steps - len(rows), 4), np.nan, np.float32)])
-        return [rows]
+        rows = np.load(path, allow_pickle=False)[:steps] if path.exists() else np.empty((0, 4), np.float32)
+        missing = np.full((steps - len(rows), 4), np.nan, np.float32)  # where the file was taken away
+        return np.concatenate([rows, missing])
 
     def _drop_lines_after(self, step):
         path = self.folder / "log.jsonl"
@@ -64,7 +63,7 @@ class Monitor:
         if self.pending:
             rows = paddle.stack(self.pending).numpy().astype(np.float32)
             self.pending = []
-            self.losses.append(rows)
+            self.losses = np.concatenate([self.losses, rows])
             if not np.isfinite(rows).all():
                 raise FloatingPointError("a loss")
 
@@ -77,16 +76,17 @@ class Monitor:
         self.fetch()
         seconds = self.seconds()
         steps = self.step - self.logged_step
-        values = np.concatenate(self.losses[-1:])[-steps:].mean(axis=0)
+        speed = steps * self.batch_size / max(seconds - self.logged_seconds, 1e-9)
+        means = self.losses[self.logged_step:].mean(axis=0)
         line = {"step": self.step, "epoch": (self.step - 1) // self.steps_per_epoch + 1,
                 "images_seen": self.step * self.batch_size, "seconds": round(seconds, 1),
-                "images_per_second": round(steps * self.batch_size / max(seconds - self.logged_seconds, 1e-9), 1),
-                **{name: round(float(value), 4) for name, value in zip(COLUMNS, values)},
+                "images_per_second": round(speed, 1),
+                **{name: round(float(value), 4) for name, value in zip(COLUMNS, means)},
                 "memory_mb": round(memory_mb())}
         self.logged_step, self.logged_seconds = self.step, seconds
         with open(self.folder / "log.jsonl", "a") as file:
             file.write(json.dumps(line) + "\n")
-        left = (self.total_steps - self.step) * self.batch_size / line["images_per_second"]
+        left = (self.total_steps - self.step) * self.batch_size / speed
         self.bar.write("epoch {epoch:3d}  step {step:6d}  images {images_seen:8d}  D loss {d_loss:.3f}  G loss {g_loss:.3f}"
                        "  D(x) {d_real:.3f}  D(G(z)) {d_fake:.3f}  {images_per_second:.1f} images/s"
                        .format(**line) + f"  {clock(left)} left  {line['memory_mb']} MB")
@@ -98,11 +98,9 @@ class Monitor:
     def save_losses(self):
         """Writes losses.npy (float32 [steps, 4], see COLUMNS) and draws loss.png."""
         self.fetch()
-        losses = np.concatenate(self.losses)
-        self.losses = [losses]
         with replacing(self.folder / "losses.npy") as temporary:
-            np.save(temporary, losses)
-        figures.save_losses(self.folder / "loss.png", losses, self.steps_per_epoch)
+            np.save(temporary, self.losses)
+        figures.save_losses(self.folder / "loss.png", self.losses, self.steps_per_epoch)
 
     def samples(self, faces, reals):
         """Saves a grid of generated faces as samples/EEEE_BBBBBB.png: the epoch, and the step within it."""

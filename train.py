@@ -14,7 +14,6 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
 import paddle
 import paddle.nn.functional as F
 
@@ -104,7 +103,7 @@ def update_average(average, generator, images_seen, batch_size):
     half_life = min(AVERAGE_IMAGES, AVERAGE_RAMP * images_seen)
     new_share = 1 - 0.5 ** (batch_size / half_life)
     for mean, now in zip(average.state_dict().values(), generator.state_dict().values()):
-        mean.lerp_(now, paddle.to_tensor(new_share, mean.dtype))
+        mean.lerp_(now, new_share)
 
 
 def build_players(size, options):
@@ -179,7 +178,7 @@ def train(options, reader, players, folder, start_step, total_steps, seconds):
     steps_per_epoch = math.ceil(reader.batches_per_epoch / options.d_steps)
     step_images = reader.batch_size * options.d_steps
     z = face_noise(range(100), options.z_dim)  # seeds 0–99: the same hundred faces in every grid
-    reals = reader.faces[reader.rows[np.linspace(0, len(reader) - 1, 100).astype(int)]]
+    reals = reader.faces[reader.rows[figures.evenly(len(reader))]]
 
     def save(step):
         monitor.save_losses()
@@ -200,7 +199,8 @@ def train(options, reader, players, folder, start_step, total_steps, seconds):
             monitor.record(*train_step(step - 1, batches, players, options))
             update_average(players.average, players.generator, step * step_images, step_images)
 
-            last = step == total_steps or bool(stop)
+            stopping = bool(stop)
+            last = step == total_steps or stopping
             if step % LOG_EVERY == 0 or last:
                 monitor.log()
             if step % options.sample_every == 0 or last:
@@ -210,7 +210,7 @@ def train(options, reader, players, folder, start_step, total_steps, seconds):
             if step % options.save_every == 0 or epoch_ended or last:
                 save(step)
                 saved_step = step
-            if stop:
+            if stopping:
                 return stop[0]
     return None
 
@@ -251,7 +251,7 @@ def main():
         command = f"with --out {folder} instead of --fresh, it" if options.fresh else "the same command"
         raise UserError(f"stopped and saved in {folder}; {command} goes on from there", status=128 + stop)
     print(f"done: {folder}/samples shows how the faces grew, {folder}/loss.png how the training went\n"
-          f"next: python generator.py --n 16" + (f" --weights {folder}/generator.safetensors" if folder != Path("Output") else ""))
+          "next: python generator.py --n 16" + ("" if folder == Path("Output") else f" --weights {folder}/generator.safetensors"))
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 import figures
+import photos
 import pretreat
 
 ROOT = Path(pretreat.__file__).parent
@@ -31,7 +32,7 @@ def colours(width, height):
 
 
 def whole(picture, size, crop):
-    return pretreat.crop_face(picture, (0, 0, *picture.size), size, crop)
+    return photos.crop_face(picture, (0, 0, *picture.size), size, crop)
 
 
 def packed(folder):
@@ -101,7 +102,7 @@ def two_frames():
     (two_frames(), (255, 0, 0), (255, 0, 0)),
 ], ids=["RGBA", "LA", "palette", "16-bit", "grey", "1-bit", "CMYK", "WebP", "EXIF", "GIF"])
 def test_every_kind_of_picture_becomes_upright_rgb(data, left, right):
-    face = pretreat.decode(data, 20, "center").astype(int)
+    face = photos.decode(data, 20, "center").astype(int)
     assert abs(face[10, 2] - left).max() <= 3 and abs(face[10, 17] - right).max() <= 3
 
 
@@ -110,7 +111,7 @@ def test_draft_decoding_is_not_visible():
     for width, height in ((178, 218), (163, 201), (801, 999)):
         data = encoded(rough.resize((width, height), Image.BICUBIC), "jpeg", quality=95)
         full = whole(Image.open(io.BytesIO(data)), 64, "auto").astype(int)
-        difference = pretreat.decode(data, 64, "auto").astype(int) - full
+        difference = photos.decode(data, 64, "auto").astype(int) - full
         assert 10 * np.log10(255**2 / (difference**2).mean()) > 40  # dB; above that nobody sees it
 
 

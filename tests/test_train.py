@@ -204,6 +204,21 @@ def test_a_signal_finishes_the_step_and_saves(training, tmp_path, monkeypatch, n
     assert checkpoint.read_facts(tmp_path / "run" / "checkpoint.safetensors")["step"] == 3
 
 
+def test_a_signal_that_comes_while_samples_are_drawn_loses_no_step(training, tmp_path, monkeypatch):
+    draw = train.draw_faces
+    calls = []
+
+    def interrupted(*arguments):
+        calls.append(1)
+        if len(calls) == 2:  # the first are the untrained generator's, the second those of step 2
+            os.kill(os.getpid(), signal.SIGTERM)
+        return draw(*arguments)
+
+    monkeypatch.setattr(train, "draw_faces", interrupted)
+    assert training("--steps", 50, "--sample-every", 2).status == 128 + signal.SIGTERM
+    assert checkpoint.read_facts(tmp_path / "run" / "checkpoint.safetensors")["step"] == 3
+
+
 def test_options_are_written_before_the_first_step(training, tmp_path, monkeypatch):
     def look(*_):
         assert (tmp_path / "run" / "options.json").exists() and (tmp_path / "run" / "samples" / "0000_000000.png").exists()
@@ -277,6 +292,15 @@ def quiet_monitor(folder, faces=None):
     (folder / "samples").mkdir()
     watching.warn = said.append
     return watching, said
+
+
+def test_a_status_line_is_the_mean_since_the_one_before(tmp_path):
+    watching, _ = quiet_monitor(tmp_path)
+    for value in (1, 2, 3):
+        watching.record(*[paddle.to_tensor(float(value))] * 4)
+        watching.log() if value == 1 else watching.save_losses()
+    watching.log()
+    assert [line["d_loss"] for line in log(tmp_path)] == [1, 2.5]
 
 
 def test_a_discriminator_that_always_wins_earns_a_warning(tmp_path):

@@ -1,0 +1,172 @@
+"""Photos as people have them: finding them in folders and .zip files, and making a face picture of each."""
+import io
+import math
+import os
+import zipfile
+from pathlib import Path
+from typing import Callable, NamedTuple
+
+import numpy as np
+import simplejpeg
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from runtime import UserError
+
+PICTURES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".jp2")
+CELEBA_PROPORTION = 178 / 218
+SMALLEST = 8  # px; a picture with a shorter side shows no face
+MOST_BYTES = 256 * 2**20  # of one picture file
+
+
+class Picture(NamedTuple):
+    """One picture of the input: its name within it, and a function that reads its bytes."""
+
+    name: str
+    read: Callable[[], bytes]
+
+
+def list_pictures(paths):
+    """Every picture in folders (searched recursively, by name) and .zip files (in their own order)."""
+    pictures = []
+    for path in map(Path, paths):
+        if path.is_dir():
+            pictures += pictures_in_folder(path)
+        elif zipfile.is_zipfile(path):
+            pictures += pictures_in_zip(path)
+        elif path.exists():
+            raise UserError(f"--input {path}: neither a folder nor a readable .zip file")
+        else:
+            raise UserError(f"--input {path}: no such folder or .zip file")
+    return pictures
+
+
+def is_wanted(name):
+    """Whether a path within the input is a picture's and not hidden, nor one of macOS's shadows."""
+    return name.lower().endswith(PICTURES) and not any(
+        part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
+
+
+def pictures_in_folder(folder):
+    pictures = []
+    for place, folders, names in os.walk(folder):
+        folders.sort()
+        inside = Path(place).relative_to(folder).as_posix()
+        for file_name in sorted(names):
+            name = file_name if inside == "." else f"{inside}/{file_name}"
+            path = os.path.join(place, file_name)
+            if is_wanted(name) and os.path.isfile(path):
+                pictures.append(Picture(name, lambda path=path: read_file(path)))
+    return pictures
+
+
+def read_file(path):
+    check_length(os.path.getsize(path))
+    with open(path, "rb", buffering=0) as file:
+        return file.read()
+
+
+def check_length(length):
+    if length > MOST_BYTES:
+        raise ValueError(f"larger than {MOST_BYTES >> 20} MiB")
+
+
+def pictures_in_zip(path):
+    archive = zipfile.ZipFile(path)
+    return [Picture(name, lambda entry=entry: read_entry(archive, entry))
+            for entry in archive.infolist() if not entry.is_dir() and is_wanted(name := entry_name(entry))]
+
+
+def entry_name(entry):
+    """A zip entry's name; where the archive does not say that it is UTF-8, it may be that all the same, or Chinese GBK."""
+    if not entry.flag_bits & 0x800:
+        for encoding in ("utf-8", "gbk"):
+            try:
+                return entry.filename.encode("cp437").decode(encoding)
+            except UnicodeError:
+                pass
+    return entry.filename
+
+
+def read_entry(archive, entry):
+    if entry.flag_bits & 0x1:
+        raise ValueError("encrypted in the .zip file")
+    check_length(entry.file_size)
+    return archive.read(entry)
+
+
+def to_rgb(image):
+    """Any picture as 8-bit RGB: 16-bit grey scaled down, transparency on white."""
+    if image.mode.startswith("I"):  # 16-bit grey; Pillow's own conversion would cut it off at 255
+        grey = np.asarray(image).astype(np.int64).clip(0, 65535) // 257
+        return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
+    if image.mode == "F":
+        raise ValueError("its pixels are floating-point numbers")
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def crop_face(image, box, size, crop):
+    """What an upright RGB picture has in a box (0, 0, width, height) → a face, uint8 [size, size, 3].
+
+    It is resized bilinearly with antialiasing, which in Pillow is one step with the cut.
+
+    celeba  width → size, then the box (0, 10)–(64, 74), scaled with size / 64: the face in an aligned CelebA picture
+    center  the largest centred square
+    auto    celeba for pictures of CelebA's proportions (178:218, within 1%), else center
+    """
+    _, _, width, height = box
+    if crop == "celeba" or crop == "auto" and abs(width / height / CELEBA_PROPORTION - 1) < 0.01:
+        top, scaled_height = round(size * 10 / 64), round(height * size / width)
+        if scaled_height < top + size:
+            raise ValueError("not tall enough for --crop celeba")
+        scale = height / scaled_height
+        box = (0, top * scale, width, (top + size) * scale)
+    else:
+        side = min(width, height)
+        left, top = (width - side) / 2, (height - side) / 2
+        box = (left, top, left + side, top + side)
+    return np.frombuffer(image.resize((size, size), Image.Resampling.BILINEAR, box).tobytes(), np.uint8).reshape(size, size, 3)
+
+
+def decode(data, size, crop):
+    """The bytes of a picture file → a face, uint8 [size, size, 3]. Raises an exception that says what is wrong with them."""
+    if not data:
+        raise ValueError("empty file")
+    wanted = math.ceil(1.25 * size)  # px of the shorter side; see `scaled_jpeg`
+    if data.startswith(b"\xff\xd8") and data.find(b"\xff\xe1", 0, 4096) < 0:  # a JPEG without EXIF: upright as it is
+        try:
+            return crop_face(*scaled_jpeg(data, wanted), size, crop)
+        except ValueError:
+            pass  # CMYK, damaged, not as large as it should be: Pillow has the last word
+    image = Image.open(io.BytesIO(data))
+    if min(image.size) < SMALLEST:
+        raise ValueError(f"only {image.width}×{image.height} px")
+    image.draft(None, (4 * wanted, 4 * wanted))  # does nothing to other formats
+    image = to_rgb(ImageOps.exif_transpose(image))
+    return crop_face(image, (0, 0, *image.size), size, crop)
+
+
+def scaled_jpeg(data, wanted):
+    """A JPEG decoded at 1/8, 1/4, 1/2 or whole, so that no side is below `wanted`: (RGB picture, box that it fills).
+
+    A quarter larger than the face will be, the face is within 44 dB of one from the picture decoded whole; saving it as
+    JPEG once more would cost ten times as much. Unlike Pillow, simplejpeg needs Python's lock for none of this, so that
+    threads do not wait for each other. Raises ValueError for what is not a sound colour or grey JPEG.
+    """
+    height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
+    if colours in ("CMYK", "YCCK") or min(width, height) < SMALLEST or width * height > Image.MAX_IMAGE_PIXELS:
+        raise ValueError("one for Pillow")
+    scale = next((scale for scale in (8, 4, 2) if min(width, height) >= scale * wanted), 1)
+    pixels = simplejpeg.decode_jpeg(data, "RGB", min_height=math.ceil(height / scale), min_width=math.ceil(width / scale))
+    return Image.fromarray(pixels), (0, 0, width / scale, height / scale)
+
+
+def reason(error):
+    """Why a picture was skipped, in words."""
+    if isinstance(error, UnidentifiedImageError):
+        return "not a picture, or cut short"
+    if isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
+        return f"more pixels than the {Image.MAX_IMAGE_PIXELS:,} that are safe to decode"
+    return f"{error}" or type(error).__name__
