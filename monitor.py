@@ -48,7 +48,8 @@ class Monitor:
     def _drop_lines_after(self, step):
         path = self.folder / "log.jsonl"
         if path.exists():
-            kept = [line for line in path.read_text().splitlines(True) if line.endswith("\n") and json.loads(line)["step"] <= step]
+            lines = path.read_text().splitlines(keepends=True)
+            kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
             with replacing(path) as temporary:
                 temporary.write_text("".join(kept))
 

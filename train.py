@@ -177,6 +177,8 @@ def train(options, reader, players, folder, start_step, total_steps, seconds):
     """The training loop, from `start_step` until `total_steps` are done. Returns the signal that cut it short, or None."""
     steps_per_epoch = math.ceil(reader.batches_per_epoch / options.d_steps)
     step_images = reader.batch_size * options.d_steps
+    monitor = Monitor(folder, start_step, total_steps, steps_per_epoch, step_images, seconds, options.visualdl)
+    batches = reader.batches(start_step * options.d_steps)
     z = face_noise(range(100), options.z_dim)  # seeds 0–99: the same hundred faces in every grid
     reals = reader.faces[reader.rows[figures.evenly(len(reader))]]
 
@@ -189,8 +191,7 @@ def train(options, reader, players, folder, start_step, total_steps, seconds):
         # Last, because it says how far the run is: when the process dies before this line, the step counts as not done.
         checkpoint.save_run(folder / "checkpoint.safetensors", *networks_and_adams(players), facts)
 
-    with (closing(Monitor(folder, start_step, total_steps, steps_per_epoch, step_images, seconds, options.visualdl)) as monitor,
-          closing(reader.batches(start_step * options.d_steps)) as batches, stop_signals() as stop):
+    with closing(monitor), closing(batches), stop_signals() as stop:
         if start_step == 0:
             figures.save_picture(folder / "reals.png", figures.grid(reals, columns=10))
             monitor.samples(draw_faces(players.average, z), reals)

@@ -11,7 +11,8 @@ import generator
 import network
 import train
 
-FACTS = {"arch": "dcgan", "size": 16, "z_dim": 8, "channels": 4, "step": 1500, "images_seen": 96000, "data": "9 faces from a.zip", "seed": 0}
+FACTS = {"arch": "dcgan", "size": 16, "z_dim": 8, "channels": 4, "step": 1500, "images_seen": 96000,
+         "data": "9 faces from a.zip", "seed": 0}
 
 
 @pytest.fixture(scope="module")

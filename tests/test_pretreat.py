@@ -54,7 +54,8 @@ def test_center_crop_is_the_largest_centred_square():
     assert face[0, :, 1].mean() < 10 and face[-1, :, 1].mean() > 245
 
 
-@pytest.mark.parametrize("size, same_as", [((178, 218), "celeba"), ((89, 109), "celeba"), ((200, 250), "center"), ((218, 178), "center")])
+@pytest.mark.parametrize("size, same_as", [
+    ((178, 218), "celeba"), ((89, 109), "celeba"), ((200, 250), "center"), ((218, 178), "center")])
 def test_auto_crop_goes_by_the_proportions(size, same_as):
     picture = colours(*size)
     other = {"celeba": "center", "center": "celeba"}[same_as]

@@ -43,7 +43,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
     with pytest.raises(ZeroDivisionError), files.replacing(path) as temporary:
         temporary.write_text("new")
         assert path.read_text() == "old"
-        1 / 0
+        raise ZeroDivisionError
     assert path.read_text() == "old" and os.listdir(tmp_path) == ["a.txt"]
     with files.replacing(path) as temporary:
         temporary.write_text("new")
@@ -68,8 +68,10 @@ def packages(name):
 
 def test_the_two_requirement_files_differ_in_paddle_and_numpy_alone():
     gpu, cpu = packages("requirements.txt"), packages("requirements-cpu.txt")
+
     def rest(lines):
         return [line for line in lines if not re.match("paddle|numpy", line)]
+
     assert rest(gpu) == rest(cpu) and len(rest(gpu)) >= 6
-    assert [line for line in gpu if line.startswith("paddlepaddle-gpu")] and not [line for line in gpu if line.startswith("paddlepaddle>")]
-    assert [line for line in cpu if line.startswith("paddlepaddle>")] and not [line for line in cpu if "gpu" in line]
+    assert [re.match("[a-z-]*", line)[0] for line in gpu if "paddle" in line] == ["paddlepaddle-gpu"]
+    assert [re.match("[a-z-]*", line)[0] for line in cpu if "paddle" in line] == ["paddlepaddle"]

@@ -19,8 +19,6 @@ from safetensors.numpy import load_file
 import checkpoint
 import files
 import monitor
-import network
-import runtime
 import train
 
 TINY = ("--device", "cpu", "--channels", 4, "--batch", 32, "--z-dim", 8)  # 3 steps an epoch on the built-in faces
@@ -64,7 +62,8 @@ def test_a_run_leaves_what_the_readme_promises(training, tmp_path):
     losses = np.load(run / "losses.npy")
     assert losses.dtype == np.float32 and losses.shape == (5, 4)
     [line] = log(run)
-    assert set(line) >= {"step", "epoch", "images_seen", "seconds", "images_per_second", "d_loss", "g_loss", "d_real", "d_fake", "memory_mb"}
+    assert set(line) >= {"step", "epoch", "images_seen", "seconds", "images_per_second", "d_loss", "g_loss", "d_real",
+                         "d_fake", "memory_mb"}
     assert (line["step"], line["epoch"], line["images_seen"]) == (5, 2, 160)
     assert line["d_loss"] == pytest.approx(losses[:, 0].mean(), abs=1e-3) and 0 < line["d_real"] < 1
     assert json.loads((run / "options.json").read_text())["channels"] == 4
@@ -132,7 +131,8 @@ def test_fresh_starts_beside_the_old_run(training, tmp_path):
     before = weights(tmp_path / "run")
     result = training("--steps", 1, "--fresh", "--lr", 1e-3)
     assert result.status == 0 and "run-2" in result.out
-    assert weights(tmp_path / "run") == before and checkpoint.read_facts(tmp_path / "run-2" / "checkpoint.safetensors")["step"] == 1
+    assert weights(tmp_path / "run") == before
+    assert checkpoint.read_facts(tmp_path / "run-2" / "checkpoint.safetensors")["step"] == 1
 
 
 def test_discriminator_and_generator_take_their_numbers_of_updates():
@@ -160,7 +160,7 @@ def test_discriminator_gets_no_gradients_in_the_generators_updates():
 
 def test_every_update_has_fresh_noise(monkeypatch):
     seen = []
-    monkeypatch.setattr(train, "noise", lambda *key: seen.append(key[:3]) or network.np.zeros((key[3], key[4]), "float32"))
+    monkeypatch.setattr(train, "noise", lambda *key: seen.append(key[:3]) or np.zeros((key[3], key[4]), "float32"))
     players, options = players_and_options(d_steps=2, g_steps=2)
     for step in range(3):
         train.train_step(step, endless_batches(), players, options)
