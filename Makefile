@@ -10,6 +10,7 @@ REQUIREMENTS := $(if $(shell command -v nvidia-smi),requirements.txt,requirement
 .PHONY: demo test setup
 
 demo: setup
+	rm -rf demo
 	$(PYTHON) pretreat.py --out demo/imgs --limit 2000
 	$(PYTHON) train.py --data demo/imgs --out demo/Output --channels 32 --batch 16 --steps 800
 	$(PYTHON) generator.py --weights demo/Output/generator.safetensors --out demo/Generate --n 16
@@ -20,8 +21,9 @@ test: setup
 	$(PYTHON) -m pytest -q
 
 ifdef HAS_PADDLE
-setup:  # everything but Paddle: the one that is there stays as it is
-	@grep -v '^paddle' requirements-cpu.txt | python3 -m pip install -q -r /dev/stdin
+setup:  # everything but Paddle and NumPy: those that are there stay as they are
+	@{ grep -v '^paddle\|^numpy' requirements-cpu.txt; python3 -c "import numpy; print('numpy==' + numpy.__version__)"; } \
+		| python3 -m pip install -q -r /dev/stdin
 else
 setup: .venv/installed
 

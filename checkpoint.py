@@ -65,13 +65,15 @@ def adam_arrays(prefix, network, adam):
             for name, tensor in network.named_parameters() for key in state if key.startswith(tensor.name + "_")}
 
 
-def set_adam(prefix, network, adam, arrays):
-    """Puts what `adam_arrays` gave back into an optimiser of the same network."""
+def set_adam(prefix, network, adam, arrays, path):
+    """Puts what `adam_arrays` gave back into an optimiser of the same network. Raises UserError where something lacks."""
     state = {}
     for name, tensor in network.named_parameters():
         start = f"adam.{prefix}.{name}."
-        state.update({f"{tensor.name}_{key[len(start):]}": array
-                      for key, array in arrays.items() if key.startswith(start)})
+        slots = {key[len(start):]: array for key, array in arrays.items() if key.startswith(start)}
+        if not tensor.stop_gradient and len(slots) < 4:  # two moments, and the two betas to the power of the step
+            raise UserError(f"{path}: {start}* is missing; this file cannot be gone on from")
+        state.update({f"{tensor.name}_{slot}": array for slot, array in slots.items()})
     adam.set_state_dict(state)
 
 
@@ -102,7 +104,7 @@ def load_run(path, networks, adams):
     for name, network in networks.items():
         set_network(name, network, arrays, path)
     for name, adam in adams.items():
-        set_adam(name, networks[name], adam, arrays)
+        set_adam(name, networks[name], adam, arrays, path)
 
 
 def save_generator(path, generator, facts):

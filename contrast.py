@@ -21,7 +21,7 @@ def main():
     add("--data", default="imgs", metavar="DIR", help="packed faces (default: imgs)")
     add("--weights", default="Output/generator.safetensors", metavar="FILE",
         help="what train.py saved (default: Output/generator.safetensors)")
-    add("--out", type=Path, default=Path("Generate/contrast.png"), metavar="FILE", help="(default: Generate/contrast.png)")
+    add("--out", type=runtime.picture_path, default=Path("Generate/contrast.png"), metavar="FILE", help="(default: Generate/contrast.png)")
     add("--device", choices=("auto", "cpu", "gpu"), default="auto", help="(default: auto, a GPU where there is one)")
     options = parser.parse_args()
 

@@ -35,6 +35,19 @@ def map_faces(path):
             raise UserError(f"{path}: not a file of packed faces ({error}); run pretreat.py again") from None
 
 
+def read_manifest(path, count):
+    """What pretreat.py wrote about `count` faces, as a dict."""
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        if len(manifest["names"]) != count or not {"size", "crop", "sources"} <= manifest.keys():
+            raise ValueError("it does not belong to the faces beside it")
+        if not all(0 <= row < count for row in manifest["held_out"]):
+            raise ValueError("it holds out faces that are not there")
+        return manifest
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise UserError(f"{path}: damaged ({error}); run pretreat.py again") from None
+
+
 def normalise(faces):
     """uint8 faces [B, S, S, 3] → float32 tensor [B, 3, S, S] in [-1, 1], computed on the device."""
     # In this order, and scaled in place: on a CPU other orders take up to ten times as long.
@@ -57,8 +70,8 @@ class DataReader:
     def __init__(self, path, batch_size, split="train", flip=False, seed=0, rank=0, ranks=1):
         self.path, self.flip, self.seed, self.rank, self.ranks = Path(path), flip, seed, rank, ranks
         try:
-            self.manifest = json.loads((self.path / "manifest.json").read_text(encoding="utf-8"))
             self.faces, self._mapping = map_faces(self.path / "faces.npy")
+            self.manifest = read_manifest(self.path / "manifest.json", len(self.faces))
         except (FileNotFoundError, NotADirectoryError):
             raise UserError(f"{path}: no packed faces there; run pretreat.py first (or name their folder with --data)") from None
         self.size = self.faces.shape[1]
@@ -115,13 +128,13 @@ class DataReader:
 def main():
     parser = runtime.Parser(__doc__)
     parser.add_argument("--data", default="imgs", metavar="DIR", help="packed faces (default: imgs)")
-    parser.add_argument("--out", default="Output/training_images.png", metavar="FILE",
+    parser.add_argument("--out", type=runtime.picture_path, default=Path("Output/training_images.png"), metavar="FILE",
                         help="the picture (default: Output/training_images.png)")
     parser.add_argument("--n", type=runtime.number(int, 1), default=64, help="how many faces (default: 64)")
     options = parser.parse_args()
 
     reader = DataReader(options.data, options.n)
-    Path(options.out).parent.mkdir(parents=True, exist_ok=True)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
     figures.save_titled_grids(options.out, {"Training Images": reader.gather(0)})
     print(f"{len(reader)} training faces of {reader.size} px in {options.data}; {reader.batch_size} of them: {options.out}\n"
           "next: python train.py")

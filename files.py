@@ -1,10 +1,18 @@
 """Writing files so that a killed process leaves the old content or the new, never a half."""
 import ctypes
+import errno
 import json
 import os
 import shutil
 from contextlib import contextmanager
 from pathlib import Path
+
+from runtime import UserError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 RENAME_EXCHANGE = 2  # from Linux's renameat2(2)
 AT_FDCWD = -100
@@ -31,6 +39,28 @@ def replacing(path, durable=True):
         raise
 
 
+@contextmanager
+def claim(folder):
+    """Inside the block the folder belongs to this process alone; the system takes the claim back when the process dies.
+
+    Raises UserError where another process has claimed it. Does nothing on Windows and on file systems without locks.
+    """
+    if fcntl is None:
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+            os.close(descriptor)
+            raise UserError(f"{folder}: another command is writing there; wait for it, or name another --out") from None
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def flush(path):
     """Waits until a file, or the list of names in a folder, is on the disk (a folder: where the system can)."""
     if os.name == "nt" and Path(path).is_dir():
@@ -53,7 +83,7 @@ def write_json(path, content):
 def replace_folder(new, path):
     """Puts the folder `new` in the place of the folder `path` and deletes what `path` was.
 
-    On Linux the two change places in one step. Elsewhere the old folder steps aside for a moment.
+    On Linux the two change places in one step. Elsewhere the old folder steps aside for a moment, to .NAME.before.
     """
     new, path = Path(new), Path(path)
     if not path.exists():
@@ -61,7 +91,7 @@ def replace_folder(new, path):
     elif exchange(new, path):
         shutil.rmtree(new)
     else:
-        aside = path.with_name(path.name + ".old")
+        aside = path.with_name(f".{path.name}.before")
         shutil.rmtree(aside, ignore_errors=True)  # left by a run that was killed; `path` is newer
         os.rename(path, aside)
         os.rename(new, path)

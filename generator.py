@@ -14,6 +14,7 @@ import figures
 from checkpoint import describe_generator, load_generator
 from network import draw_faces
 from randomness import face_noise
+from runtime import UserError
 
 MOST_IN_GRID = 400
 
@@ -39,18 +40,21 @@ def main():
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--n", type=runtime.number(int, 1), default=16, help="how many faces (default: 16)")
     which.add_argument("--seeds", type=seed_list, metavar="LIST", help="these faces, such as 0,4-6, instead of --n")
-    add("--seed", type=runtime.number(int, 0), default=0, help="the first of --n seeds in a row (default: 0)")
+    add("--seed", type=runtime.number(int, 0), help="the first of --n seeds in a row (default: 0)")
     add("--weights", default="Output/generator.safetensors", metavar="FILE",
         help="what train.py saved (default: Output/generator.safetensors)")
     add("--out", type=Path, default=Path("Generate"), metavar="DIR", help="(default: Generate)")
     add("--batch", type=runtime.number(int, 1), default=100, help="faces at a time (default: 100); less takes less memory")
     add("--device", choices=("auto", "cpu", "gpu"), default="auto", help="(default: auto, a GPU where there is one)")
     options = parser.parse_args()
+    if options.seeds and options.seed is not None:
+        raise UserError("--seed goes with --n; --seeds says all by itself")
 
     runtime.choose_device(options.device)
     generator, facts = load_generator(options.weights)
     print(f"{options.weights}: {describe_generator(facts)}")
-    seeds = options.seeds or range(options.seed, options.seed + options.n)
+    first = options.seed or 0
+    seeds = options.seeds or range(first, first + options.n)
     options.out.mkdir(parents=True, exist_ok=True)
     in_grid = []
     for start in range(0, len(seeds), options.batch):

@@ -1,5 +1,6 @@
 """What a run tells: the status line, log.jsonl, losses.npy, loss.png, VisualDL, and warnings about a GAN going wrong."""
 import json
+import math
 import time
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from runtime import UserError, memory_mb
 
 COLUMNS = ("d_loss", "g_loss", "d_real", "d_fake")  # of losses.npy
 LOG_EVERY = 100  # steps between two status lines
-PATIENCE = 5  # status lines in a row that must look wrong before a warning
+PATIENCE = 5  # how many times LOG_EVERY steps something must look wrong before a warning
 
 
 class Monitor:
@@ -35,7 +36,7 @@ class Monitor:
         self.pending = []  # tensors [4] still on the device
         self.losses = self._saved_losses(start_step)
         self._drop_lines_after(start_step)
-        self.won, self.alike = 0, 0  # how often in a row D won, and the samples looked alike
+        self.won, self.alike_since = 0, None  # for how many lines D has won; the step since which samples look alike
         self.board = open_board(self.folder / "visualdl") if visualdl else None
         self.bar = tqdm(total=total_steps, initial=start_step, unit="step", disable=None, dynamic_ncols=True)
 
@@ -48,8 +49,8 @@ class Monitor:
     def _drop_lines_after(self, step):
         path = self.folder / "log.jsonl"
         if path.exists():
-            lines = path.read_text().splitlines(keepends=True)
-            kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+            lines = path.read_text(errors="replace").splitlines(keepends=True)
+            kept = [line for line in lines if step_of(line) <= step]
             with replacing(path) as temporary:
                 temporary.write_text("".join(kept))
 
@@ -121,8 +122,12 @@ class Monitor:
                       "--lr, or more --g-steps.")
 
     def _judge_variety(self, faces, reals):
-        self.alike = self.alike + 1 if variety(faces) < 0.4 * variety(reals) else 0
-        if self.alike == PATIENCE:
+        if self.step < PATIENCE * LOG_EVERY or variety(faces) >= 0.4 * variety(reals):
+            self.alike_since = None
+            return
+        self.alike_since = self.alike_since or self.step
+        if self.step - self.alike_since >= PATIENCE * LOG_EVERY:
+            self.alike_since = self.step  # and again only after as long a time
             self.warn("The generated faces have come to look alike (mode collapse). If it stays so: go back with --fresh "
                       "and a smaller --lr, a larger --batch, or another --seed.")
 
@@ -135,6 +140,14 @@ class Monitor:
         self.bar.close()
         if self.board:
             self.board.close()
+
+
+def step_of(line):
+    """The step that a line of log.jsonl is about; infinite for a line that was cut off or damaged."""
+    try:
+        return json.loads(line)["step"]
+    except (ValueError, TypeError, KeyError):
+        return math.inf
 
 
 def variety(faces):

@@ -71,7 +71,10 @@ def check_length(length):
 
 
 def pictures_in_zip(path):
-    archive = zipfile.ZipFile(path)
+    try:
+        archive = zipfile.ZipFile(path)
+    except (zipfile.BadZipFile, NotImplementedError, UnicodeError) as error:
+        raise UserError(f"--input {path}: a damaged or unusual .zip file ({error}); fetch or pack it again") from None
     return [Picture(name, lambda entry=entry: read_entry(archive, entry))
             for entry in archive.infolist() if not entry.is_dir() and is_wanted(name := entry_name(entry))]
 
@@ -134,39 +137,62 @@ def decode(data, size, crop):
     """The bytes of a picture file → a face, uint8 [size, size, 3]. Raises an exception that says what is wrong with them."""
     if not data:
         raise ValueError("empty file")
-    wanted = math.ceil(1.25 * size)  # px of the shorter side; see `scaled_jpeg`
-    if data.startswith(b"\xff\xd8") and data.find(b"\xff\xe1", 0, 4096) < 0:  # a JPEG without EXIF: upright as it is
-        try:
-            return crop_face(*scaled_jpeg(data, wanted), size, crop)
-        except ValueError:
-            pass  # CMYK, damaged, not as large as it should be: Pillow has the last word
+    if data.startswith(b"\xff\xd8"):
+        return crop_face(*decode_jpeg(data, math.ceil(1.25 * size)), size, crop)
     image = Image.open(io.BytesIO(data))
-    if min(image.size) < SMALLEST:
-        raise ValueError(f"only {image.width}×{image.height} px")
-    image.draft(None, (4 * wanted, 4 * wanted))  # does nothing to other formats
+    check_size(*image.size)
     image = to_rgb(ImageOps.exif_transpose(image))
     return crop_face(image, (0, 0, *image.size), size, crop)
 
 
-def scaled_jpeg(data, wanted):
-    """A JPEG decoded at 1/8, 1/4, 1/2 or whole, so that no side is below `wanted`: (RGB picture, box that it fills).
+def check_size(width, height):
+    """Raises ValueError for a picture that is too small to show a face or too large to be decoded safely."""
+    if min(width, height) < SMALLEST:
+        raise ValueError(f"only {width}×{height} px")
+    if width * height > Image.MAX_IMAGE_PIXELS:
+        raise ValueError(f"{width}×{height} px; more than {Image.MAX_IMAGE_PIXELS:,} in all are not safe to decode")
+
+
+def decode_jpeg(data, wanted):
+    """A JPEG decoded at 1/8, 1/4, 1/2 or whole, so that no side is below `wanted` px: (upright RGB picture, box it fills).
 
     A quarter larger than the face will be, the face is within 44 dB of one from the picture decoded whole; saving it as
     JPEG once more would cost ten times as much. Unlike Pillow, simplejpeg needs Python's lock for none of this, so that
-    threads do not wait for each other. Raises ValueError for what is not a sound colour or grey JPEG.
+    threads do not wait for each other, and it tells damaged data, of which Pillow shows what there is.
+    Raises ValueError.
     """
     height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
-    if colours in ("CMYK", "YCCK") or min(width, height) < SMALLEST or width * height > Image.MAX_IMAGE_PIXELS:
-        raise ValueError("one for Pillow")
+    check_size(width, height)
+    if colours in ("CMYK", "YCCK"):  # simplejpeg only checks these; Pillow knows their ways
+        simplejpeg.decode_jpeg(data, "CMYK", min_height=1, min_width=1)
+        image = to_rgb(Image.open(io.BytesIO(data)))
+        return image, (0, 0, *image.size)
     scale = next((scale for scale in (8, 4, 2) if min(width, height) >= scale * wanted), 1)
     pixels = simplejpeg.decode_jpeg(data, "RGB", min_height=math.ceil(height / scale), min_width=math.ceil(width / scale))
-    return Image.fromarray(pixels), (0, 0, width / scale, height / scale)
+    image, filled = Image.fromarray(pixels), (width / scale, height / scale)
+    if has_metadata(data):
+        image.info = Image.open(io.BytesIO(data)).info
+        upright = ImageOps.exif_transpose(image)
+        if upright.size != image.size:
+            filled = filled[::-1]
+        image = upright
+    return image, (0, 0, *filled)
+
+
+def has_metadata(data):
+    """Whether a JPEG has an APP1 segment, which is where EXIF and XMP say how the camera was held."""
+    at = 2
+    while data[at:at + 1] == b"\xff" and data[at + 1] != 0xDA:  # until the scan begins
+        if data[at + 1] == 0xE1:
+            return True
+        at += 2 + int.from_bytes(data[at + 2:at + 4], "big")
+    return False
 
 
 def reason(error):
     """Why a picture was skipped, in words."""
     if isinstance(error, UnidentifiedImageError):
         return "not a picture, or cut short"
-    if isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
+    if isinstance(error, Image.DecompressionBombError):
         return f"more pixels than the {Image.MAX_IMAGE_PIXELS:,} that are safe to decode"
     return f"{error}" or type(error).__name__

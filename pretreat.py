@@ -20,7 +20,7 @@ from PIL import Image
 from tqdm import tqdm
 
 import figures
-from files import flush, replace_folder, write_json
+from files import claim, flush, replace_folder, write_json
 from photos import PICTURES, Picture, decode, list_pictures, reason
 from runtime import UserError
 
@@ -112,7 +112,8 @@ def check_out(out):
     """Raises UserError when `out` holds anything that this script did not make and would have to delete."""
     if out.exists() and not out.is_dir():
         raise UserError(f"--out {out}: is a file; name a folder")
-    others = sorted({path.name for path in out.iterdir()} - MADE_HERE) if out.exists() else []
+    names = {path.name.removeprefix(".writing-") for path in out.iterdir()} if out.exists() else set()
+    others = sorted(names - MADE_HERE)
     if others:
         raise UserError(f"--out {out}: holds other files ({others[0]}); name a folder of its own")
 
@@ -148,7 +149,7 @@ def main():
         help="share of the pictures kept out of training, to measure on (default: 0.05)")
     options = parser.parse_args()
 
-    warnings.simplefilter("error", Image.DecompressionBombWarning)  # a picture that large is skipped
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # such a picture is skipped, and listed
     check_out(options.out)
     sources = [str(path) for path in options.input or find_input()]
     if sources:
@@ -165,13 +166,15 @@ def main():
 
     out = options.out.resolve()
     partial = out.with_name(out.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)  # left by a run that was killed
-    partial.mkdir(parents=True)
-    try:
-        manifest = pack(pictures, sources, partial, options)
-        replace_folder(partial, out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    check_out(partial)  # it may be there, left by a run that was killed
+    partial.mkdir(parents=True, exist_ok=True)
+    with claim(partial):
+        try:
+            manifest = pack(pictures, sources, partial, options)
+            check_out(out)  # hours may have gone by
+            replace_folder(partial, out)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
     print(f"kept {manifest['count']:,}, skipped {len(manifest['skipped']):,}: see {options.out}/manifest.json\n"
           f"look at {options.out}/preview.png, then: python train.py" + (
               f" --data {options.out}" if str(options.out) != "imgs" else ""))

@@ -58,7 +58,7 @@ def run_command(main):
     """Runs `main()` and ends the process: status 0, or one line on stderr and a status that is not 0."""
     name = Path(sys.argv[0]).name
     for stream in (sys.stdout, sys.stderr):  # a file name that the terminal cannot show must not stop the work
-        stream.reconfigure(errors="backslashreplace")
+        stream.reconfigure(errors="backslashreplace", line_buffering=True)  # and a log file must not lag behind
     try:
         main()
         return
@@ -71,7 +71,7 @@ def run_command(main):
     except (MemoryError, RuntimeError, SystemError) as error:
         if not is_out_of_memory(error):
             raise
-        sentence, status = "out of memory: try a smaller --batch (the half of what it was), or a smaller --channels", 1
+        sentence, status = "out of memory: try a smaller --batch or --channels (with pretreat.py, fewer --workers)", 1
     print(f"{name}: {sentence}", file=sys.stderr)
     sys.exit(status)
 
@@ -121,6 +121,30 @@ def is_amd():
         return "AuthenticAMD" in platform.processor()
 
 
+def picture_path(text):
+    """An argparse type: a path whose ending says how to write a picture."""
+    path = Path(text)
+    if path.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp") or path.is_dir():
+        raise argparse.ArgumentTypeError(f"expected a file name that ends in .png or .jpg, not {text!r}")
+    return path
+
+
+def gpu_trouble():
+    """Why Paddle cannot compute on a GPU here, in words; None where it can."""
+    import paddle
+
+    if not paddle.is_compiled_with_cuda():
+        return f"this Paddle {paddle.__version__} is built for CPUs"
+    if paddle.device.cuda.device_count() == 0:
+        return "Paddle sees none"
+    try:  # a driver that is too old, a missing cuDNN, a GPU newer than Paddle: all show in the first convolution
+        paddle.set_device("gpu")
+        paddle.nn.functional.conv2d(paddle.ones([1, 1, 4, 4]), paddle.ones([1, 1, 2, 2])).numpy()
+    except Exception as error:
+        return (str(error).strip() or type(error).__name__).splitlines()[-1]
+    return None
+
+
 def choose_device(name):
     """Makes `name` (auto, cpu or gpu) Paddle's device and returns it as cpu or gpu; `auto` says what it took.
 
@@ -128,16 +152,15 @@ def choose_device(name):
     """
     import paddle
 
-    has_gpu = paddle.is_compiled_with_cuda() and paddle.device.cuda.device_count() > 0
-    if name == "gpu" and not has_gpu:
-        raise UserError(f"--device gpu: Paddle {paddle.__version__} sees no GPU here; use --device cpu, or see "
-                        "\"No GPU is found\" in the README")
-    device = ("gpu" if has_gpu else "cpu") if name == "auto" else name
-    if name == "auto" and device == "cpu":
-        print(f"device: cpu, {os.environ.get('MKL_NUM_THREADS', '?')} threads (no usable GPU was found)")
-    else:
-        print(f"device: {paddle.device.cuda.get_device_name() if device == 'gpu' else 'cpu'}")
+    trouble = gpu_trouble() if name != "cpu" else None
+    if name == "gpu" and trouble:
+        raise UserError(f"--device gpu: no usable GPU ({trouble}); use --device cpu, or see \"No usable GPU\" in the README")
+    device = "cpu" if name == "cpu" or trouble else "gpu"
     paddle.set_device(device)
+    if device == "gpu":
+        print(f"device: {paddle.device.cuda.get_device_name()}")
+    else:
+        print(f"device: cpu, {os.environ.get('MKL_NUM_THREADS', '?')} threads" + (f" (no usable GPU: {trouble})" if trouble else ""))
     return device
 
 

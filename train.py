@@ -2,7 +2,8 @@
 
     python train.py                             # imgs/ → Output/, 8 epochs
     python train.py --steps 5000                # that many steps instead; goes on where the run ended
-    python train.py --fresh --lr 1e-4           # a new run in a new folder; the old one stays
+    python train.py --fresh --lr 1e-4           # a new run, in Output-2; the old one stays
+    python train.py --out Output-2 --lr 1e-4    # goes on with that one
 
 Stopped by Ctrl-C or cut off, the same command goes on where it was.
 """
@@ -20,7 +21,7 @@ import paddle.nn.functional as F
 import checkpoint
 import figures
 from dataReader import DataReader
-from files import numbered_folder, write_json
+from files import claim, numbered_folder, write_json
 from monitor import LOG_EVERY, Monitor
 from network import Discriminator, Generator, discriminator_loss, draw_faces, generator_loss
 from randomness import face_noise, noise
@@ -130,23 +131,22 @@ def networks_and_adams(players):
             {"generator": players.g_adam, "discriminator": players.d_adam})
 
 
-def find_run(options, wanted):
-    """The run's folder and, where a run is there already, the facts it saved last.
+def saved_facts(folder, options):
+    """What the run in `folder` saved last, as `save` below wrote it; None where nothing was saved yet.
 
-    Raises UserError when its options differ from `wanted` in a way that would change the weights.
+    Raises UserError when its options differ from `options` in a way that would change the weights.
     """
-    folder = numbered_folder(options.out) if options.fresh else Path(options.out)
     facts = checkpoint.read_facts(folder / "checkpoint.safetensors")
-    if facts:
-        before = facts["options"]
-        differing = [f"--{key.replace('_', '-')} (it has {before[key]}, you ask for {wanted[key]})"
-                     for key in MATTERS if key != "pictures" and before[key] != wanted[key]]
-        if before["pictures"] != wanted["pictures"]:
-            differing.append(f"--data ({options.data} holds other faces than those it was trained on)")
-        if differing:
-            raise UserError(f"the run in {folder} was started with other options: {'; '.join(differing)}. "
-                            "Type them as they were to go on with it, or add --fresh to start a new run beside it")
-    return folder, facts
+    if facts is None:
+        return None
+    before, wanted = facts["options"], vars(options)
+    differing = [key for key in MATTERS if before.get(key, wanted[key]) != wanted[key]]
+    if differing:
+        named = [f"--data ({options.data} holds other faces than those it was trained on)" if key == "pictures" else
+                 f"--{key.replace('_', '-')} (it has {before[key]}, you ask for {wanted[key]})" for key in differing]
+        raise UserError(f"the run in {folder} was started with other options: {'; '.join(named)}. Type them as they were "
+                        "to go on with it, or add --fresh to start a new run beside it")
+    return facts
 
 
 @contextmanager
@@ -173,9 +173,14 @@ def stop_signals():
         restore()
 
 
+def steps_an_epoch(reader, options):
+    """Steps in which D sees every face (nearly: see DataReader.batches) at least once."""
+    return math.ceil(reader.batches_per_epoch / options.d_steps)
+
+
 def train(options, reader, players, folder, start_step, total_steps, seconds):
     """The training loop, from `start_step` until `total_steps` are done. Returns the signal that cut it short, or None."""
-    steps_per_epoch = math.ceil(reader.batches_per_epoch / options.d_steps)
+    steps_per_epoch = steps_an_epoch(reader, options)
     step_images = reader.batch_size * options.d_steps
     monitor = Monitor(folder, start_step, total_steps, steps_per_epoch, step_images, seconds, options.visualdl)
     batches = reader.batches(start_step * options.d_steps)
@@ -216,32 +221,28 @@ def train(options, reader, players, folder, start_step, total_steps, seconds):
     return None
 
 
-def main():
-    options = parse_options()
-    reader = DataReader(options.data, options.batch, seed=options.seed)
-    options.pictures = reader.fingerprint()
-    folder, facts = find_run(options, vars(options))
-    total_steps = options.steps or math.ceil(options.epochs * reader.batches_per_epoch / options.d_steps)
+def run(options, reader, folder):
+    """Starts the run in `folder` or goes on with it, and says so."""
+    facts = saved_facts(folder, options)
     start_step = facts["step"] if facts else 0
-
-    print(f"data: {len(reader)} faces of {reader.size} px in {options.data}, "
-          f"{reader.batches_per_epoch} batches of {reader.batch_size} an epoch")
+    total_steps = options.steps or options.epochs * steps_an_epoch(reader, options)
     print(f"run: {folder}, " + (f"going on from step {start_step} of {total_steps}" if facts else f"{total_steps} steps"))
+    if options.fresh:
+        print(f"to go on with it later, type --out {folder} instead of --fresh")
     if total_steps < FEW_STEPS:
         print(f"note: {total_steps} steps are few; faces begin to show after about {FEW_STEPS}: --steps {FEW_STEPS}")
     if start_step >= total_steps:
         print(f"nothing left to do: the run has {start_step} steps; ask for more with --steps or --epochs")
         return
-    runtime.choose_device(options.device)
+
     try:
         players = build_players(reader.size, options)
     except ValueError as error:
         raise UserError(f"{options.data}: {error}; pack the photos again with pretreat.py --size") from None
     if facts:
         checkpoint.load_run(folder / "checkpoint.safetensors", *networks_and_adams(players))
-    (folder / "samples").mkdir(parents=True, exist_ok=True)
+    (folder / "samples").mkdir(exist_ok=True)
     write_json(folder / "options.json", {**vars(options), "size": reader.size, "paddle": paddle.__version__})
-
     try:
         stop = train(options, reader, players, folder, start_step, total_steps, facts["seconds"] if facts else 0.0)
     except FloatingPointError as error:
@@ -249,10 +250,23 @@ def main():
                         f"checkpoint, if one was written, is kept in {folder}. Start again with --fresh and a smaller "
                         "--lr, or another --seed", status=1) from None
     if stop:
-        command = f"with --out {folder} instead of --fresh, it" if options.fresh else "the same command"
+        command = f"--out {folder} instead of --fresh" if options.fresh else "the same command"
         raise UserError(f"stopped and saved in {folder}; {command} goes on from there", status=128 + stop)
     print(f"done: {folder}/samples shows how the faces grew, {folder}/loss.png how the training went\n"
           "next: python generator.py --n 16" + ("" if folder == Path("Output") else f" --weights {folder}/generator.safetensors"))
+
+
+def main():
+    options = parse_options()
+    reader = DataReader(options.data, options.batch, seed=options.seed)
+    options.pictures = reader.fingerprint()
+    print(f"data: {len(reader)} faces of {reader.size} px in {options.data}, "
+          f"{reader.batches_per_epoch} batches of {reader.batch_size} an epoch")
+    runtime.choose_device(options.device)
+    folder = numbered_folder(options.out) if options.fresh else Path(options.out)
+    folder.mkdir(parents=True, exist_ok=True)
+    with claim(folder):
+        run(options, reader, folder)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
 import itertools
 import json
+import sys
 
 import numpy as np
+import psutil
 import pytest
 
 import dataReader
@@ -15,7 +17,7 @@ def numbered(tmp_path):
     faces[:] = np.arange(20).reshape(20, 1, 1, 1)
     faces[:, :, 0] += 200
     np.save(tmp_path / "faces.npy", faces)
-    facts = {"size": 4, "crop": "auto", "names": [f"{i}.png" for i in range(20)], "held_out": [3, 11]}
+    facts = {"size": 4, "crop": "auto", "sources": ["a"], "names": [f"{i}.png" for i in range(20)], "held_out": [3, 11]}
     (tmp_path / "manifest.json").write_text(json.dumps(facts))
     return tmp_path
 
@@ -90,6 +92,30 @@ def test_what_is_no_data_set_gets_a_sentence(numbered, tmp_path, command):
     assert command(dataReader, "--data", numbered).status == 2
 
 
+@pytest.mark.parametrize("content", ["{", "[]", '{"size": 4, "crop": "auto", "sources": [], "names": [], "held_out": []}'])
+def test_a_damaged_manifest_gets_a_sentence(numbered, command, content):
+    (numbered / "manifest.json").write_text(content)
+    result = command(dataReader, "--data", numbered)
+    assert result.status == 2 and "manifest.json: damaged" in result.err and "pretreat.py" in result.err
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the memory of a mapping is given back on Linux")
+def test_memory_stays_flat_however_large_the_set(tmp_path):
+    count = 16384  # 201 MB
+    with open(tmp_path / "faces.npy", "wb") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": (count, 64, 64, 3)})
+        file.truncate(file.tell() + count * 64 * 64 * 3)
+    facts = {"size": 64, "crop": "auto", "sources": ["a"], "names": ["a"] * count, "held_out": []}
+    (tmp_path / "manifest.json").write_text(json.dumps(facts))
+    reader = DataReader(tmp_path, 128)
+    before = psutil.Process().memory_info().rss
+    for step in range(reader.batches_per_epoch):
+        reader.gather(step)
+    assert psutil.Process().memory_info().rss - before < 40e6
+
+
 def test_the_figure_of_training_images(faces16, tmp_path, command):
+    result = command(dataReader, "--data", faces16, "--out", tmp_path)
+    assert result.status == 2 and "ends in .png" in result.err
     result = command(dataReader, "--data", faces16, "--out", tmp_path / "new" / "figure.png")
     assert result.status == 0 and (tmp_path / "new" / "figure.png").stat().st_size > 10_000

@@ -54,6 +54,7 @@ def test_a_face_is_a_seed(weights, tmp_path, command):
     (["--n", "0"], ["--n", "at least 1", "'0'"]),
     (["--seeds", "5-2"], ["--seeds", "0,4-6", "'5-2'"]),
     (["--n", "3", "--seeds", "1"], ["--seeds", "--n"]),
+    (["--seed", "3", "--seeds", "1"], ["--seed", "--seeds"]),
     (["--nonsense"], ["--nonsense"]),
 ])
 def test_bad_input_gets_a_sentence(weights, tmp_path, command, monkeypatch, arguments, words):

@@ -1,6 +1,7 @@
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 from PIL import Image
 
 import figures
+import files
 import photos
 import pretreat
 
@@ -85,6 +87,16 @@ def rotated_by_exif():
     return encoded(image, "png", exif=exif)
 
 
+def rotated_jpeg(before=b""):
+    """As `rotated_by_exif`, with another segment before the EXIF one."""
+    image = Image.open(io.BytesIO(rotated_by_exif()))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = encoded(image.convert("RGB"), "jpeg", exif=exif, quality=100, subsampling=0)
+    at = data.index(b"\xff\xe1")
+    return data[:at] + before + data[at:]
+
+
 def two_frames():
     red, blue = (Image.new("RGB", (20, 20), colour) for colour in ("red", "blue"))
     return encoded(red, "gif", save_all=True, append_images=[blue])
@@ -100,8 +112,10 @@ def two_frames():
     (encoded(Image.new("CMYK", (20, 20), (0, 255, 255, 0)), "jpeg", quality=100), (254, 0, 0), (254, 0, 0)),
     (encoded(Image.new("RGB", (20, 20), "red"), "webp", lossless=True), (255, 0, 0), (255, 0, 0)),
     (rotated_by_exif(), (255, 0, 0), (0, 0, 255)),
+    (rotated_jpeg(), (254, 0, 0), (0, 0, 254)),
+    (rotated_jpeg(before=b"\xff\xe2\x40\x00" + bytes(0x3ffe)), (254, 0, 0), (0, 0, 254)),
     (two_frames(), (255, 0, 0), (255, 0, 0)),
-], ids=["RGBA", "LA", "palette", "16-bit", "grey", "1-bit", "CMYK", "WebP", "EXIF", "GIF"])
+], ids=["RGBA", "LA", "palette", "16-bit", "grey", "1-bit", "CMYK", "WebP", "EXIF", "EXIF JPEG", "late EXIF JPEG", "GIF"])
 def test_every_kind_of_picture_becomes_upright_rgb(data, left, right):
     face = photos.decode(data, 20, "center").astype(int)
     assert abs(face[10, 2] - left).max() <= 3 and abs(face[10, 17] - right).max() <= 3
@@ -122,6 +136,13 @@ def hostile_files():
            for kind, data in (("jpg", jpeg), ("png", png), ("gif", gif), ("webp", encoded(colours(178, 218), "webp")),
                               ("bmp", encoded(colours(178, 218), "bmp")), ("tif", encoded(colours(178, 218), "tiff")))
            for tenth in range(1, 10)}
+    for name, options in (("plain", {}), ("exif", {"exif": Image.Exif()}), ("cmyk", {})):
+        if name == "exif":
+            options["exif"][0x0112] = 6
+        data = encoded(colours(178, 218).convert("CMYK" if name == "cmyk" else "RGB"), "jpeg", **options)
+        middle = len(data) // 2
+        bad[f"mended_{name}.jpg"] = data[:middle] + b"\xff\xd9"  # half a picture that ends as a whole one does
+        bad[f"damaged_{name}.jpg"] = data[:middle] + np.random.default_rng(0).bytes(400) + data[middle + 400:]
     bad |= {"empty.jpg": b"", "text.jpg": b"no picture\n" * 99, "tiny.png": encoded(Image.new("RGB", (1, 1))),
             "bomb.png": encoded(Image.new("1", (30000, 30000)))}
     return bad
@@ -223,6 +244,7 @@ def test_celeba_is_found_here_first_and_then_among_the_mounts(tmp_path, monkeypa
 @pytest.mark.parametrize("arguments, words", [
     (["--input", "nowhere"], ["nowhere", "no such folder"]),
     (["--input", "text.zip"], ["text.zip", "neither a folder nor a readable .zip"]),
+    (["--input", "damaged.zip"], ["damaged.zip", ".zip file"]),
     (["--input", "empty"], ["empty", "no pictures"]),
     (["--input", "broken"], ["none of the 1 pictures", "a.png", "empty file"]),
     (["--out", "mine"], ["mine", "diary.txt", "folder of its own"]),
@@ -235,6 +257,9 @@ def test_bad_input_gets_a_sentence(tmp_path, command, monkeypatch, arguments, wo
     for folder in ("empty", "broken", "mine"):
         Path(folder).mkdir()
     Path("text.zip").write_text("text")
+    with zipfile.ZipFile("damaged.zip", "w") as archive:
+        archive.writestr("a.png", "a")
+    Path("damaged.zip").write_bytes(Path("damaged.zip").read_bytes().replace(b"PK\x01\x02", b"PK\x07\x07"))
     Path("broken/a.png").touch()
     Path("mine/diary.txt").write_text("dear")
     result = command(pretreat, *arguments)
@@ -242,18 +267,42 @@ def test_bad_input_gets_a_sentence(tmp_path, command, monkeypatch, arguments, wo
     assert not Path("imgs").exists() and not Path("imgs.partial").exists() and Path("mine/diary.txt").exists()
 
 
-def test_a_full_disk_leaves_the_old_data_set(tmp_path, command, monkeypatch, faces16):
+@pytest.mark.parametrize("module, writer", [(pretreat, "flush"), (figures, "save_picture")])
+def test_a_full_disk_leaves_the_old_data_set(tmp_path, command, monkeypatch, faces16, module, writer):
     before = {path.name: path.read_bytes() for path in faces16.iterdir()}
     monkeypatch.setenv("HOME", str(tmp_path))
 
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(figures, "save_picture", full)
+    monkeypatch.setattr(module, writer, full)
     result = command(pretreat, "--out", faces16)
     assert result.status == 1 and "disk is full" in result.err
     assert {path.name: path.read_bytes() for path in faces16.iterdir()} == before
     assert os.listdir(faces16.parent) == ["imgs"]
+
+
+def test_pictures_in_flight_are_bounded(monkeypatch):
+    decoded = []
+    monkeypatch.setattr(pretreat, "decode", lambda data, size, crop: decoded.append(1) or np.zeros((size, size, 3), np.uint8))
+    pictures = [photos.Picture("a.png", bytes)] * 100 * pretreat.CHUNK
+    chunks = pretreat.decode_all(pictures, 8, "auto", workers=2)
+    next(chunks)
+    time.sleep(0.2)  # nobody takes the next one; the threads must come to rest
+    assert len(decoded) <= 6 * pretreat.CHUNK
+    assert sum(len(names) for names, _, _ in chunks) == 99 * pretreat.CHUNK
+
+
+def test_two_at_once_do_not_mix(tmp_path, command, monkeypatch, faces16):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (faces16.parent / "imgs.partial").mkdir()
+    with files.claim(faces16.parent / "imgs.partial"):
+        result = command(pretreat, "--out", faces16)
+    assert result.status == 2 and "another command is writing" in result.err
+    (faces16.parent / "imgs.partial" / "diary.txt").touch()  # not ours: the next one must not delete it either
+    result = command(pretreat, "--out", faces16)
+    assert result.status == 2 and "diary.txt" in result.err and (faces16.parent / "imgs.partial" / "diary.txt").exists()
+    shutil.rmtree(faces16.parent / "imgs.partial")
 
 
 def test_a_killed_run_leaves_the_old_data_set_or_the_new_one(tmp_path):

@@ -1,8 +1,11 @@
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
+import paddle
 import pytest
 
 import files
@@ -21,6 +24,25 @@ def test_the_maths_library_is_set_up_unless_the_user_did(monkeypatch, amd):
     monkeypatch.setattr(os, "environ", {"MKL_NUM_THREADS": "7", "MKL_DEBUG_CPU_TYPE": "4"})
     runtime.tune_cpu()
     assert os.environ == {"MKL_NUM_THREADS": "7", "MKL_DEBUG_CPU_TYPE": "4"}
+
+
+def test_a_gpu_that_paddle_counts_but_cannot_use(monkeypatch, capsys):
+    def set_device(name):
+        if name == "gpu":
+            raise RuntimeError("cuDNN is not found")
+
+    monkeypatch.setattr(paddle, "is_compiled_with_cuda", lambda: True)
+    monkeypatch.setattr(paddle.device.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(paddle, "set_device", set_device)
+    assert runtime.choose_device("auto") == "cpu" and "cuDNN is not found" in capsys.readouterr().out
+    with pytest.raises(runtime.UserError, match="--device gpu.*cuDNN is not found"):
+        runtime.choose_device("gpu")
+
+
+def test_output_does_not_lag_behind_in_a_pipe():
+    script = "import os, runtime; runtime.run_command(lambda: (print('a line'), os._exit(0)))"
+    result = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
+    assert result.stdout == "a line\n"
 
 
 def test_draws_depend_on_their_key_alone():

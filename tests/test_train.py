@@ -1,4 +1,3 @@
-import contextlib
 import json
 import math
 import os
@@ -12,6 +11,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import paddle
+import paddle.nn.functional as F
 import pytest
 from PIL import Image
 from safetensors.numpy import load_file
@@ -19,7 +19,9 @@ from safetensors.numpy import load_file
 import checkpoint
 import files
 import monitor
+import pretreat
 import train
+from randomness import draws, noise
 
 TINY = ("--device", "cpu", "--channels", 4, "--batch", 32, "--z-dim", 8)  # 3 steps an epoch on the built-in faces
 
@@ -99,7 +101,7 @@ def test_another_seed_is_another_run(command, faces16, tmp_path):
 def test_lines_of_steps_that_a_killed_run_did_not_save_are_dropped(training, tmp_path):
     training("--steps", 2)
     with open(tmp_path / "run" / "log.jsonl", "a") as file:
-        file.write('{"step": 100}\n{"step": 2')
+        file.write('damaged\n{"step": 100}\n{"step": 2')
     training("--steps", 4)
     assert [line["step"] for line in log(tmp_path / "run")] == [2, 4]
 
@@ -144,6 +146,36 @@ def test_discriminator_and_generator_take_their_numbers_of_updates():
         arrays = checkpoint.adam_arrays(name, getattr(players, name), adams[name])
         powers = [array for key, array in arrays.items() if "beta1_pow" in key]
         assert len(powers) >= 5 and all(power == pytest.approx(0.5 ** (updates + 1)) for power in powers)
+
+
+def test_two_steps_are_those_of_the_paper():
+    """Against the same written out plainly: nothing frozen, nothing shared, every gradient cleared."""
+    players, options = players_and_options(d_steps=1, g_steps=2)
+    plain, _ = players_and_options()
+    batches = [paddle.to_tensor(draws(0, "test", step).random((6, 3, 16, 16), dtype="float32")) for step in range(2)]
+
+    given = iter(batches)
+    for step in range(2):
+        train.train_step(step, given, players, options)
+    assert all(weight.grad is None or not weight.grad.numpy().any() for weight in players.discriminator.parameters())
+
+    G, D = plain.generator, plain.discriminator
+    for step, reals in enumerate(batches):
+        fakes = G(paddle.to_tensor(noise(0, "z for D", step, 6, 8))).detach()
+        loss = -(F.log_sigmoid(D(reals)).mean() + F.log_sigmoid(-D(fakes)).mean())
+        loss.backward()
+        plain.d_adam.step()
+        for i in (2 * step, 2 * step + 1):
+            for adam in (plain.d_adam, plain.g_adam):
+                adam.clear_grad()
+            loss = -F.log_sigmoid(D(G(paddle.to_tensor(noise(0, "z for G", i, 6, 8))))).mean()
+            loss.backward()
+            plain.g_adam.step()
+        plain.d_adam.clear_grad()
+    for name in ("generator", "discriminator"):
+        ours, theirs = getattr(players, name).state_dict(), getattr(plain, name).state_dict()
+        for key in ours:
+            assert np.allclose(ours[key].numpy(), theirs[key].numpy(), atol=1e-5), key
 
 
 def test_discriminator_gets_no_gradients_in_the_generators_updates():
@@ -217,6 +249,35 @@ def test_a_signal_that_comes_while_samples_are_drawn_loses_no_step(training, tmp
     monkeypatch.setattr(train, "draw_faces", interrupted)
     assert training("--steps", 50, "--sample-every", 2).status == 128 + signal.SIGTERM
     assert checkpoint.read_facts(tmp_path / "run" / "checkpoint.safetensors")["step"] == 3
+
+
+def test_checkpoints_are_written_at_epochs_ends_and_every_so_many_steps(command, faces16, tmp_path, monkeypatch):
+    saved = []
+    monkeypatch.setattr(checkpoint, "save_run", lambda path, networks, adams, facts: saved.append(facts["step"]))
+
+    def steps(name, *arguments):
+        saved.clear()
+        command(train, "--data", faces16, "--out", tmp_path / name, *TINY, "--steps", 10, *arguments)
+        return saved
+
+    assert steps("a", "--save-every", 4) == [4, 8, 10]  # epochs of 3 steps are too short for one each
+    monkeypatch.setattr(train, "LOG_EVERY", 2)
+    assert steps("b") == [3, 6, 9, 10]
+
+
+def test_two_at_once_do_not_write_into_one_run(training, tmp_path):
+    (tmp_path / "run").mkdir()
+    with files.claim(tmp_path / "run"):
+        result = training("--steps", 1)
+    assert result.status == 2 and "another command is writing" in result.err and not os.listdir(tmp_path / "run")
+
+
+def test_faces_of_a_size_without_a_network(command, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    command(pretreat, "--size", 48)
+    result = command(train, "--device", "cpu")
+    assert result.status == 2 and "48 px" in result.err and "--size" in result.err
 
 
 def test_options_are_written_before_the_first_step(training, tmp_path, monkeypatch):
@@ -315,9 +376,12 @@ def test_a_discriminator_that_always_wins_earns_a_warning(tmp_path):
 def test_samples_without_variety_earn_a_warning(tmp_path):
     watching, said = quiet_monitor(tmp_path)
     reals = np.random.default_rng(0).integers(0, 256, (100, 16, 16, 3), dtype=np.uint8)
-    for faces in [reals] * 3 + [reals[:1].repeat(100, axis=0)] * monitor.PATIENCE:
+    alike = reals[:1].repeat(100, axis=0)
+    watching.step = 1
+    watching.samples(alike, reals)  # an untrained generator's are always alike
+    for faces in [reals, reals, reals, alike, alike, alike, alike]:  # the last ones for 600 steps
         assert not said
-        watching.step += 1
+        watching.step += 200
         watching.samples(faces, reals)
     assert len(said) == 1 and "alike" in said[0]
 
@@ -326,6 +390,27 @@ def test_visualdl_that_is_missing_gets_a_sentence(training, monkeypatch):
     monkeypatch.setitem(sys.modules, "visualdl", None)
     result = training("--steps", 1, "--visualdl")
     assert result.status == 2 and "pip install visualdl" in result.err
+
+
+def test_visualdl_gets_the_curves_and_the_samples(training, monkeypatch):
+    class LogWriter:
+        seen = []
+
+        def __init__(self, logdir):
+            self.seen.append(logdir)
+
+        def add_scalar(self, tag, value, step):
+            self.seen.append((tag, step))
+
+        def add_image(self, tag, picture, step):
+            self.seen.append((tag, step, picture.shape))
+
+        def close(self):
+            self.seen.append("closed")
+
+    monkeypatch.setitem(sys.modules, "visualdl", SimpleNamespace(LogWriter=LogWriter))
+    assert training("--steps", 2, "--visualdl").status == 0
+    assert {("d_loss", 2), ("g_loss", 2), ("d_real", 2), ("d_fake", 2), ("samples", 2, (160, 160, 3)), "closed"} <= set(LogWriter.seen)
 
 
 def killed_again_and_again(folder, faces16, kills, steps, save_every):
@@ -346,7 +431,7 @@ def killed_again_and_again(folder, faces16, kills, steps, save_every):
         time.sleep(dice.random() * 0.5)
         running.send_signal(signal.SIGKILL)
         running.wait()
-        with contextlib.suppress(FileNotFoundError):
+        if path.exists():
             checkpoint.read_tensors(path)  # whole, whenever the process died
     last = start("killed")
     assert last.wait() == 0, last.stderr.read()
