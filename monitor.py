@@ -50,7 +50,7 @@ class Monitor:
         path = self.folder / "log.jsonl"
         if path.exists():
             lines = path.read_text(errors="replace").splitlines(keepends=True)
-            kept = [line for line in lines if step_of(line) <= step]
+            kept = [line for line in lines if line.endswith("\n") and step_of(line) <= step]
             with replacing(path) as temporary:
                 temporary.write_text("".join(kept))
 
