@@ -14,6 +14,7 @@ from randomness import face_noise
 
 
 def main():
+    """The command: reads its options and draws the figure."""
     parser = runtime.Parser(__doc__)
     add = parser.add_argument
     add("--n", type=runtime.number(int, 1), default=64, help="faces on each side (default: 64)")
@@ -21,7 +22,8 @@ def main():
     add("--data", default="imgs", metavar="DIR", help="packed faces (default: imgs)")
     add("--weights", default="Output/generator.safetensors", metavar="FILE",
         help="what train.py saved (default: Output/generator.safetensors)")
-    add("--out", type=runtime.picture_path, default=Path("Generate/contrast.png"), metavar="FILE", help="(default: Generate/contrast.png)")
+    add("--out", type=runtime.picture_path, default=Path("Generate/contrast.png"), metavar="FILE",
+        help="(default: Generate/contrast.png)")
     add("--device", choices=("auto", "cpu", "gpu"), default="auto", help="(default: auto, a GPU where there is one)")
     options = parser.parse_args()
 

@@ -126,6 +126,7 @@ class DataReader:
 
 
 def main():
+    """The command: reads its options and draws the figure."""
     parser = runtime.Parser(__doc__)
     parser.add_argument("--data", default="imgs", metavar="DIR", help="packed faces (default: imgs)")
     parser.add_argument("--out", type=runtime.picture_path, default=Path("Output/training_images.png"), metavar="FILE",

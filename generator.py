@@ -35,6 +35,7 @@ def seed_list(text):
 
 
 def main():
+    """The command: reads its options and draws the faces."""
     parser = runtime.Parser(__doc__)
     add = parser.add_argument
     which = parser.add_mutually_exclusive_group()

@@ -47,6 +47,7 @@ def is_wanted(name):
 
 
 def pictures_in_folder(folder):
+    """Its pictures and those of its folders, sorted by name; pipes and the like are passed over."""
     pictures = []
     for place, folders, names in os.walk(folder):
         folders.sort()
@@ -60,17 +61,20 @@ def pictures_in_folder(folder):
 
 
 def read_file(path):
+    """The bytes of a file. Raises ValueError where it is too large for a photo."""
     check_length(os.path.getsize(path))
     with open(path, "rb", buffering=0) as file:
         return file.read()
 
 
 def check_length(length):
+    """Raises ValueError for more bytes than a photo has."""
     if length > MOST_BYTES:
         raise ValueError(f"larger than {MOST_BYTES >> 20} MiB")
 
 
 def pictures_in_zip(path):
+    """Its pictures, in its own order; the file stays open for reading them. Raises UserError for a damaged one."""
     try:
         archive = zipfile.ZipFile(path)
     except (zipfile.BadZipFile, NotImplementedError, UnicodeError) as error:
@@ -91,6 +95,7 @@ def entry_name(entry):
 
 
 def read_entry(archive, entry):
+    """The bytes of a zip entry. Raises ValueError where it is encrypted or too large for a photo."""
     if entry.flag_bits & 0x1:
         raise ValueError("encrypted in the .zip file")
     check_length(entry.file_size)

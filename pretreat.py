@@ -135,6 +135,7 @@ def pack(pictures, sources, partial, options):
 
 
 def main():
+    """The command: reads its options, finds the pictures, packs them, and puts the result in its place."""
     parser = runtime.Parser(__doc__)
     add = parser.add_argument
     add("--input", nargs="+", metavar="PATH", help="folders and .zip files of photos (default: CelebA, where it is found)")

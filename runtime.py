@@ -160,7 +160,8 @@ def choose_device(name):
     if device == "gpu":
         print(f"device: {paddle.device.cuda.get_device_name()}")
     else:
-        print(f"device: cpu, {os.environ.get('MKL_NUM_THREADS', '?')} threads" + (f" (no usable GPU: {trouble})" if trouble else ""))
+        why = f" (no usable GPU: {trouble})" if trouble else ""
+        print(f"device: cpu, {os.environ.get('MKL_NUM_THREADS', '?')} threads{why}")
     return device
 
 

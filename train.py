@@ -34,6 +34,7 @@ MATTERS = ("pictures", "batch", "channels", "z_dim", "lr", "beta1", "beta2", "se
 
 
 def parse_options():
+    """Every knob of a run, with its default."""
     number = runtime.number
     parser = runtime.Parser(__doc__)
     add = parser.add_argument
@@ -257,6 +258,7 @@ def run(options, reader, folder):
 
 
 def main():
+    """The command: reads its options, takes the run's folder, and trains."""
     options = parse_options()
     reader = DataReader(options.data, options.batch, seed=options.seed)
     options.pictures = reader.fingerprint()
