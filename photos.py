@@ -77,7 +77,7 @@ def pictures_in_zip(path):
     """Its pictures, in its own order; the file stays open for reading them. Raises UserError for a damaged one."""
     try:
         archive = zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, NotImplementedError, UnicodeError) as error:
+    except (zipfile.BadZipFile, RuntimeError, UnicodeError) as error:  # RuntimeError: a version unknown to Python
         raise UserError(f"--input {path}: a damaged or unusual .zip file ({error}); fetch or pack it again") from None
     return [Picture(name, lambda entry=entry: read_entry(archive, entry))
             for entry in archive.infolist() if not entry.is_dir() and is_wanted(name := entry_name(entry))]
@@ -170,7 +170,7 @@ def decode_jpeg(data, wanted):
     check_size(width, height)
     if colours in ("CMYK", "YCCK"):  # simplejpeg only checks these; Pillow knows their ways
         simplejpeg.decode_jpeg(data, "CMYK", min_height=1, min_width=1)
-        image = to_rgb(Image.open(io.BytesIO(data)))
+        image = to_rgb(ImageOps.exif_transpose(Image.open(io.BytesIO(data))))
         return image, (0, 0, *image.size)
     scale = next((scale for scale in (8, 4, 2) if min(width, height) >= scale * wanted), 1)
     pixels = simplejpeg.decode_jpeg(data, "RGB", min_height=math.ceil(height / scale), min_width=math.ceil(width / scale))

@@ -87,12 +87,12 @@ def rotated_by_exif():
     return encoded(image, "png", exif=exif)
 
 
-def rotated_jpeg(before=b""):
+def rotated_jpeg(before=b"", mode="RGB"):
     """As `rotated_by_exif`, with another segment before the EXIF one."""
     image = Image.open(io.BytesIO(rotated_by_exif()))
     exif = Image.Exif()
     exif[0x0112] = 6
-    data = encoded(image.convert("RGB"), "jpeg", exif=exif, quality=100, subsampling=0)
+    data = encoded(image.convert(mode), "jpeg", exif=exif, quality=100, subsampling=0)
     at = data.index(b"\xff\xe1")
     return data[:at] + before + data[at:]
 
@@ -114,8 +114,9 @@ def two_frames():
     (rotated_by_exif(), (255, 0, 0), (0, 0, 255)),
     (rotated_jpeg(), (254, 0, 0), (0, 0, 254)),
     (rotated_jpeg(before=b"\xff\xe2\x40\x00" + bytes(0x3ffe)), (254, 0, 0), (0, 0, 254)),
+    (rotated_jpeg(mode="CMYK"), (254, 0, 0), (0, 0, 254)),
     (two_frames(), (255, 0, 0), (255, 0, 0)),
-], ids=["RGBA", "LA", "palette", "16-bit", "grey", "1-bit", "CMYK", "WebP", "EXIF", "EXIF JPEG", "late EXIF JPEG", "GIF"])
+], ids=["RGBA", "LA", "palette", "16-bit", "grey", "1-bit", "CMYK", "WebP", "EXIF", "EXIF JPEG", "late EXIF JPEG", "EXIF CMYK", "GIF"])
 def test_every_kind_of_picture_becomes_upright_rgb(data, left, right):
     face = photos.decode(data, 20, "center").astype(int)
     assert abs(face[10, 2] - left).max() <= 3 and abs(face[10, 17] - right).max() <= 3
