@@ -6,6 +6,7 @@
 import runtime  # noqa: I001  (first: it prepares the CPU before Paddle is imported)
 
 import argparse
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,31 @@ def seed_list(text):
     return seeds
 
 
+def save_faces(folder, seeds, faces):
+    """Writes each face as folder/seedNNNN.png."""
+    for seed, face in zip(seeds, faces):
+        figures.save_picture(folder / f"seed{seed:04d}.png", face)
+
+
+def draw_and_save(generator, seeds, folder, batch_size):
+    """Draws the faces of `seeds` into `folder`, `batch_size` at a time; returns the first of them for the grid.
+
+    One thread writes the files of a batch while the next one is drawn.
+    """
+    in_grid = []
+    with ThreadPoolExecutor(1, "writer") as thread:
+        writing = None
+        for start in range(0, len(seeds), batch_size):
+            some = seeds[start:start + batch_size]
+            faces = draw_faces(generator, face_noise(some, generator.z_dim), batch_size)
+            if writing:
+                writing.result()  # so that no more than two batches are held, and a full disk is noticed
+            writing = thread.submit(save_faces, folder, some, faces)
+            in_grid += list(faces[:MOST_IN_GRID - len(in_grid)])
+        writing.result()
+    return np.stack(in_grid)
+
+
 def main():
     """The command: reads its options and draws the faces."""
     parser = runtime.Parser(__doc__)
@@ -57,14 +83,8 @@ def main():
     first = options.seed or 0
     seeds = options.seeds or range(first, first + options.n)
     options.out.mkdir(parents=True, exist_ok=True)
-    in_grid = []
-    for start in range(0, len(seeds), options.batch):
-        some = seeds[start:start + options.batch]
-        faces = draw_faces(generator, face_noise(some, facts["z_dim"]), options.batch)
-        for seed, face in zip(some, faces):
-            figures.save_picture(options.out / f"seed{seed:04d}.png", face)
-        in_grid += list(faces[:MOST_IN_GRID - len(in_grid)])
-    figures.save_picture(options.out / "grid.png", figures.grid(np.stack(in_grid)))
+    in_grid = draw_and_save(generator, seeds, options.out, options.batch)
+    figures.save_picture(options.out / "grid.png", figures.grid(in_grid))
     count = "" if len(in_grid) == len(seeds) else f" (the first {MOST_IN_GRID})"
     print(f"{len(seeds)} faces: {options.out}/seed{seeds[0]:04d}.png …, together{count} in {options.out}/grid.png\n"
           f"next: python contrast.py --weights {options.weights} shows them beside real ones")

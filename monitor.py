@@ -9,6 +9,7 @@ import paddle
 from tqdm import tqdm
 
 import figures
+import ranks
 from files import replacing
 from runtime import UserError, memory_mb
 
@@ -61,9 +62,12 @@ class Monitor:
         self.bar.update()
 
     def fetch(self):
-        """Brings what is pending from the device. Raises FloatingPointError when a number in it is not finite."""
+        """Brings what is pending from the device, as the mean over all ranks, which must all call this.
+
+        Raises FloatingPointError when a number in it is not finite.
+        """
         if self.pending:
-            rows = paddle.stack(self.pending).numpy().astype(np.float32)
+            rows = ranks.average(paddle.stack(self.pending)).numpy()
             self.pending = []
             self.losses = np.concatenate([self.losses, rows])
             if not np.isfinite(rows).all():

@@ -9,6 +9,7 @@ import paddle
 import paddle.nn as nn
 import paddle.nn.functional as F
 
+from convolution import Conv2D, Conv2DTranspose
 from weightInit import bn_initializer, conv_initializer
 
 SIZES = (16, 32, 64, 128, 256)  # picture sizes, px
@@ -18,12 +19,12 @@ WIDEST = 8  # no layer has more than this times `channels`, as in the paper's 64
 
 def conv(inputs, outputs, kernel=4, stride=2, padding=1):
     """A convolution without bias; by default it halves height and width."""
-    return nn.Conv2D(inputs, outputs, kernel, stride, padding, weight_attr=conv_initializer, bias_attr=False)
+    return Conv2D(inputs, outputs, kernel, stride, padding, conv_initializer)
 
 
 def deconv(inputs, outputs, kernel=4, stride=2, padding=1):
     """A transposed convolution without bias; by default it doubles height and width."""
-    return nn.Conv2DTranspose(inputs, outputs, kernel, stride, padding, weight_attr=conv_initializer, bias_attr=False)
+    return Conv2DTranspose(inputs, outputs, kernel, stride, padding, conv_initializer)
 
 
 def bn(channels):
@@ -88,6 +89,9 @@ class Discriminator(nn.Sequential):
         layers += [(f"conv{len(widths) + 1}", conv(widths[-1], 1, stride=1, padding=0)),  # 4×4 → 1×1
                    ("logit", nn.Flatten(start_axis=0))]
         super().__init__(*layers)
+
+    def forward(self, pictures):
+        return super().forward(pictures).astype("float32")  # what the losses take, also in mixed precision
 
 
 def discriminator_loss(real_logits, fake_logits):

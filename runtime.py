@@ -3,11 +3,14 @@
 Import this before Paddle: the maths libraries read their settings once, when they are loaded.
 """
 import argparse
+import ctypes
 import errno
 import os
 import platform
+import signal
 import sys
 import warnings
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import psutil
@@ -76,6 +79,31 @@ def run_command(main):
     sys.exit(status)
 
 
+@contextmanager
+def stop_signals(patient=False):
+    """Yields a list that stays empty until Ctrl-C or SIGTERM puts its number in, so that the work under way is finished.
+
+    A second one then ends the process at once, unless `patient`: Paddle's launcher always sends several.
+    """
+    received, handlers = [], {}
+
+    def note(number, _frame):
+        received.append(number)
+        if not patient:
+            restore()
+
+    def restore():
+        for number, handler in handlers.items():
+            signal.signal(number, handler or signal.SIG_DFL)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        handlers[number] = signal.signal(number, note)
+    try:
+        yield received
+    finally:
+        restore()
+
+
 def describe_os_error(error):
     """One sentence for an `OSError`, with the file's name where it is known."""
     if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", None)):
@@ -106,19 +134,38 @@ def tune_cpu():
 
     Paddle computes with Intel's MKL, which takes its slow path on other makers' processors.
     """
-    if "OMP_NUM_THREADS" not in os.environ:
-        cores = psutil.cpu_count(logical=False) or usable_cpus()
-        os.environ.setdefault("MKL_NUM_THREADS", str(min(usable_cpus(), cores)))
-    if is_amd():
-        os.environ.setdefault("MKL_DEBUG_CPU_TYPE", "5")
+    processes = int(os.environ.get("PADDLE_LOCAL_SIZE", 0))  # of this run on this machine, where Paddle's launcher started it
+    if "OMP_NUM_THREADS" not in os.environ or processes:  # the launcher always sets it, to 1
+        cores = min(usable_cpus(), psutil.cpu_count(logical=False) or usable_cpus())
+        processes = max(1, processes)
+        os.environ.setdefault("MKL_NUM_THREADS", str(max(1, cores // processes)))
+    processor = describe_processor()
+    if "AuthenticAMD" in processor:  # 7 and 5 are MKL's numbers for its AVX-512 and AVX2 code
+        avx512 = all(f" avx512{part}" in processor for part in ("f", "cd", "bw", "dq", "vl"))
+        os.environ.setdefault("MKL_DEBUG_CPU_TYPE", "7" if avx512 else "5")
 
 
-def is_amd():
-    """Whether the processor is one of AMD's."""
+def describe_processor():
+    """The processor's maker and, on Linux, the instructions it knows."""
     try:
-        return "AuthenticAMD" in Path("/proc/cpuinfo").read_text()
+        return Path("/proc/cpuinfo").read_text()
     except OSError:
-        return "AuthenticAMD" in platform.processor()
+        return platform.processor()
+
+
+def keep_freed_memory():
+    """Lets this process keep memory that it frees (until it ends), where the C library is GNU's.
+
+    Paddle frees and allocates every tensor anew. Memory fresh from the system costs a page fault every 4 KB: on large
+    tensors that takes several times as long as adding or activating them.
+    """
+    M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # from mallopt(3)
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError, TypeError):
+        return  # another C library
+    mallopt(M_MMAP_MAX, 0)
+    mallopt(M_TRIM_THRESHOLD, 2 ** 31 - 1)
 
 
 def picture_path(text):
@@ -160,9 +207,39 @@ def choose_device(name):
     if device == "gpu":
         print(f"device: {paddle.device.cuda.get_device_name()}")
     else:
+        keep_freed_memory()
         why = f" (no usable GPU: {trouble})" if trouble else ""
         print(f"device: cpu, {os.environ.get('MKL_NUM_THREADS', '?')} threads{why}")
     return device
+
+
+def choose_precision(choice, device):
+    """The type to compute in on `device` (cpu or gpu) for --amp `choice`: float32, bfloat16 or float16; says what it took.
+
+    Raises UserError where the device cannot compute in the type asked for.
+    """
+    import paddle
+
+    if choice == "off" or (choice == "auto" and device == "cpu"):
+        precision = "float32"
+    elif device == "cpu":
+        raise UserError(f"--amp {choice}: mixed precision needs a GPU; leave it off on a CPU")
+    elif choice == "auto":
+        precision = "bfloat16" if paddle.amp.is_bfloat16_supported() else "float16"
+    elif choice == "bfloat16" and not paddle.amp.is_bfloat16_supported():
+        raise UserError("--amp bfloat16: this GPU cannot compute in it (A100 and newer can); use --amp float16")
+    else:
+        precision = choice
+    if choice != "off":
+        print(f"precision: {precision}" + ("" if precision == "float32" else ", weights, statistics and losses in float32"))
+    return precision
+
+
+def autocast(precision):
+    """A context in which Paddle computes convolutions and products in `precision` (paddle.amp, level O1)."""
+    import paddle
+
+    return nullcontext() if precision == "float32" else paddle.amp.auto_cast(dtype=precision, level="O1")
 
 
 def memory_mb():

@@ -4,15 +4,16 @@
     python train.py --steps 5000                # that many steps instead; goes on where the run ended
     python train.py --fresh --lr 1e-4           # a new run, in Output-2; the old one stays
     python train.py --out Output-2 --lr 1e-4    # goes on with that one
+    python -m paddle.distributed.launch --devices 0,1 train.py    # on two GPUs
 
 Stopped by Ctrl-C or cut off, the same command goes on where it was.
 """
 import runtime  # noqa: I001  (first: it prepares the CPU before Paddle is imported)
 
 import math
-import signal
 from contextlib import closing, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 
 import paddle
@@ -20,6 +21,7 @@ import paddle.nn.functional as F
 
 import checkpoint
 import figures
+import ranks
 from dataReader import DataReader
 from files import claim, numbered_folder, write_json
 from monitor import LOG_EVERY, Monitor
@@ -43,7 +45,7 @@ def parse_options():
     add("--fresh", action="store_true", help="start a new run, in a new numbered folder beside --out")
     add("--epochs", type=number(int, 1), default=8, help="passes over the faces, from the run's beginning (default: 8)")
     add("--steps", type=number(int, 1), help="steps from the run's beginning, instead of --epochs")
-    add("--batch", type=number(int, 2), default=128, help="faces a step (default: 128)")
+    add("--batch", type=number(int, 2), default=128, help="faces a step, over all devices (default: 128)")
     add("--channels", type=number(int, 1), default=64, help="width of the networks (default: 64)")
     add("--z-dim", type=number(int, 1), default=100, help="numbers that a face is drawn from (default: 100)")
     add("--d-steps", type=number(int, 1), default=1, help="discriminator updates a step (default: 1)")
@@ -55,6 +57,8 @@ def parse_options():
     add("--sample-every", type=number(int, 1), default=100, metavar="STEPS", help="steps between sample grids (default: 100)")
     add("--save-every", type=number(int, 1), default=500, metavar="STEPS", help="steps between checkpoints (default: 500)")
     add("--device", choices=("auto", "cpu", "gpu"), default="auto", help="(default: auto, a GPU where there is one)")
+    add("--amp", choices=("off", "auto", "bfloat16", "float16"), default="off",
+        help="mixed precision on a GPU: auto takes bfloat16 where the GPU has it, else float16 (default: off)")
     add("--visualdl", action="store_true", help="also log for VisualDL, the board that AI Studio shows")
     return parser.parse_args()
 
@@ -70,31 +74,45 @@ def frozen(network):
         weight.stop_gradient = False
 
 
+def own_noise(options, purpose, update, count):
+    """z for this rank's share of an update, float32 [count, z_dim]: the ranks share out what one process would draw."""
+    return paddle.to_tensor(ranks.share(noise(options.seed, purpose, update, count * ranks.COUNT, options.z_dim)))
+
+
+def update(player, loss):
+    """One step of a player's Adam down the gradient of `loss`."""
+    player.scaler.scale(loss).backward()
+    player.scaler.step(player.adam)
+    player.scaler.update()
+    player.adam.clear_grad()
+
+
 def train_step(step, batches, players, options):
     """One step: D's updates, then G's (Goodfellow et al. 2014, algorithm 1).
 
-    Returns D's loss, G's loss, and D's mean probability of "real" on reals and on fakes, each of its player's last update.
+    Returns D's loss, G's loss, and D's mean probability of "real" on reals and on fakes, each of its player's last update,
+    on this rank's share of the batch.
     """
-    G, D = players.generator, players.discriminator
+    G, D = players.G.parallel, players.D.parallel
 
     for i in range(step * options.d_steps, (step + 1) * options.d_steps):
         reals = next(batches)
-        z = noise(options.seed, "z for D", i, len(reals), options.z_dim)
-        with paddle.no_grad():
-            fakes = G(paddle.to_tensor(z))
-        real_logits, fake_logits = D(reals), D(fakes)
+        z = own_noise(options, "z for D", i, len(reals))
+        with players.autocast():
+            with paddle.no_grad():
+                fakes = G(z)
+            real_logits, fake_logits = D(reals), D(fakes)
         d_loss = discriminator_loss(real_logits, fake_logits)
-        d_loss.backward()
-        players.d_adam.step()
-        players.d_adam.clear_grad()
+        update(players.D, d_loss)
 
+    D = players.D.network  # it takes no gradients now, so there is nothing to average over the ranks
     with frozen(D):
         for i in range(step * options.g_steps, (step + 1) * options.g_steps):
-            z = noise(options.seed, "z for G", i, len(reals), options.z_dim)
-            g_loss = generator_loss(D(G(paddle.to_tensor(z))))
-            g_loss.backward()
-            players.g_adam.step()
-            players.g_adam.clear_grad()
+            z = own_noise(options, "z for G", i, len(reals))
+            with players.autocast():
+                logits = D(G(z))
+            g_loss = generator_loss(logits)
+            update(players.G, g_loss)
 
     return d_loss, g_loss, F.sigmoid(real_logits).mean(), F.sigmoid(fake_logits).mean()
 
@@ -108,8 +126,12 @@ def update_average(average, generator, images_seen, batch_size):
         mean.lerp_(now, new_share)
 
 
-def build_players(size, options):
-    """The networks with their initial weights, which --seed alone decides, and their optimisers."""
+def build_players(size, options, precision="float32"):
+    """D, G and the averaged generator, with their initial weights, which --seed alone decides.
+
+    A player has its `network`, the same for use on several devices (`parallel`), its `adam`, and the `scaler` that keeps
+    float16 gradients from vanishing (which does nothing in another precision).
+    """
     paddle.seed(options.seed)
     generator = Generator(size, options.z_dim, options.channels)
     discriminator = Discriminator(size, options.channels)
@@ -118,18 +140,21 @@ def build_players(size, options):
     for weight in average.parameters():
         weight.stop_gradient = True
 
-    def adam(network):
+    def player(network):
+        parallel = ranks.parallel(network)
         weights = [weight for weight in network.parameters() if not weight.stop_gradient]
-        return paddle.optimizer.Adam(options.lr, options.beta1, options.beta2, parameters=weights)
+        return SimpleNamespace(network=network, parallel=parallel,
+                               adam=paddle.optimizer.Adam(options.lr, options.beta1, options.beta2, parameters=weights),
+                               scaler=paddle.amp.GradScaler(enable=precision == "float16"))
 
-    return SimpleNamespace(generator=generator, discriminator=discriminator, average=average,
-                           g_adam=adam(generator), d_adam=adam(discriminator))
+    return SimpleNamespace(G=player(generator), D=player(discriminator), average=average,
+                           autocast=lambda: runtime.autocast(precision))
 
 
 def networks_and_adams(players):
     """The players under the names that they have in a checkpoint."""
-    return ({"generator": players.generator, "discriminator": players.discriminator, "average": players.average},
-            {"generator": players.g_adam, "discriminator": players.d_adam})
+    return ({"generator": players.G.network, "discriminator": players.D.network, "average": players.average},
+            {"generator": players.G.adam, "discriminator": players.D.adam})
 
 
 def saved_facts(folder, options):
@@ -150,30 +175,6 @@ def saved_facts(folder, options):
     return facts
 
 
-@contextmanager
-def stop_signals():
-    """Yields a list that stays empty until Ctrl-C or SIGTERM puts its number in, so that the step under way is finished.
-
-    A second one then ends the process at once.
-    """
-    received, handlers = [], {}
-
-    def note(number, _frame):
-        received.append(number)
-        restore()
-
-    def restore():
-        for number, handler in handlers.items():
-            signal.signal(number, handler or signal.SIG_DFL)
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        handlers[number] = signal.signal(number, note)
-    try:
-        yield received
-    finally:
-        restore()
-
-
 def steps_an_epoch(reader, options):
     """Steps in which D sees every face (nearly: see DataReader.batches) at least once."""
     return math.ceil(reader.batches_per_epoch / options.d_steps)
@@ -188,42 +189,54 @@ def train(options, reader, players, folder, start_step, total_steps, seconds):
     z = face_noise(range(100), options.z_dim)  # seeds 0–99: the same hundred faces in every grid
     reals = reader.faces[reader.rows[figures.evenly(len(reader))]]
 
+    def sample():
+        ranks.average_statistics(players.average)
+        if ranks.RANK == 0:
+            monitor.samples(draw_faces(players.average, z), reals)
+
     def save(step):
+        networks, adams = networks_and_adams(players)
+        ranks.average_statistics(*networks.values())
+        monitor.fetch()
+        if ranks.RANK > 0:
+            return
         monitor.save_losses()
         facts = {"step": step, "images_seen": step * step_images, "seconds": monitor.seconds(), "options": vars(options)}
         checkpoint.save_generator(folder / "generator.safetensors", players.average, {
             **vars(options), **facts, "arch": "dcgan", "size": reader.size,
             "data": f"{len(reader)} faces from {', '.join(Path(source).name for source in reader.manifest['sources'])}"})
         # Last, because it says how far the run is: when the process dies before this line, the step counts as not done.
-        checkpoint.save_run(folder / "checkpoint.safetensors", *networks_and_adams(players), facts)
+        checkpoint.save_run(folder / "checkpoint.safetensors", networks, adams, facts)
 
-    with closing(monitor), closing(batches), stop_signals() as stop:
+    with closing(monitor), closing(batches), runtime.stop_signals(patient=ranks.COUNT > 1) as signals:
         if start_step == 0:
             figures.save_picture(folder / "reals.png", figures.grid(reals, columns=10))
-            monitor.samples(draw_faces(players.average, z), reals)
+            sample()
         saved_step = start_step
         for step in range(start_step + 1, total_steps + 1):  # counted from 1: the steps done once this one is
             monitor.record(*train_step(step - 1, batches, players, options))
-            update_average(players.average, players.generator, step * step_images, step_images)
+            update_average(players.average, players.G.network, step * step_images, step_images)
 
-            stopping = bool(stop)
+            stopping = ranks.agreed_signal(signals, step)
             last = step == total_steps or stopping
             if step % LOG_EVERY == 0 or last:
                 monitor.log()
             if step % options.sample_every == 0 or last:
-                monitor.samples(draw_faces(players.average, z), reals)
+                sample()
             # A small set has an epoch every few steps: the ends of several share a checkpoint.
             epoch_ended = step % steps_per_epoch == 0 and step - saved_step >= LOG_EVERY
             if step % options.save_every == 0 or epoch_ended or last:
                 save(step)
                 saved_step = step
             if stopping:
-                return stop[0]
+                return stopping
     return None
 
 
-def run(options, reader, folder):
+def run(options, reader, folder, precision):
     """Starts the run in `folder` or goes on with it, and says so."""
+    ranks.require_same({key: value for key, value in vars(options).items() if key not in ("data", "out")})
+    ranks.copy_from_first(folder / "checkpoint.safetensors")
     facts = saved_facts(folder, options)
     start_step = facts["step"] if facts else 0
     total_steps = options.steps or options.epochs * steps_an_epoch(reader, options)
@@ -237,7 +250,7 @@ def run(options, reader, folder):
         return
 
     try:
-        players = build_players(reader.size, options)
+        players = build_players(reader.size, options, precision)
     except ValueError as error:
         raise UserError(f"{options.data}: {error}; pack the photos again with pretreat.py --size") from None
     if facts:
@@ -257,18 +270,31 @@ def run(options, reader, folder):
           "next: python generator.py --n 16" + ("" if folder == Path("Output") else f" --weights {folder}/generator.safetensors"))
 
 
-def main():
-    """The command: reads its options, takes the run's folder, and trains."""
-    options = parse_options()
-    reader = DataReader(options.data, options.batch, seed=options.seed)
-    options.pictures = reader.fingerprint()
-    print(f"data: {len(reader)} faces of {reader.size} px in {options.data}, "
-          f"{reader.batches_per_epoch} batches of {reader.batch_size} an epoch")
-    runtime.choose_device(options.device)
+@contextmanager
+def own_folder(options):
+    """The run's folder, claimed by rank 0; another rank gets an empty one of its own, which goes when it is done."""
+    if ranks.RANK > 0:
+        with TemporaryDirectory() as folder:
+            yield Path(folder)
+        return
     folder = numbered_folder(options.out) if options.fresh else Path(options.out)
     folder.mkdir(parents=True, exist_ok=True)
     with claim(folder):
-        run(options, reader, folder)
+        yield folder
+
+
+def main():
+    """The command: reads its options, takes the run's folder, and trains."""
+    options = parse_options()
+    reader = DataReader(options.data, options.batch, seed=options.seed, rank=ranks.RANK, ranks=ranks.COUNT)
+    options.pictures = reader.fingerprint()
+    print(f"data: {len(reader)} faces of {reader.size} px in {options.data}, "
+          f"{reader.batches_per_epoch} batches of {reader.batch_size} an epoch")
+    device = runtime.choose_device(options.device)
+    precision = runtime.choose_precision(options.amp, device)
+    ranks.join()
+    with own_folder(options) as folder, ranks.explained():
+        run(options, reader, folder, precision)
 
 
 if __name__ == "__main__":

@@ -15,12 +15,14 @@ import runtime
 ROOT = Path(runtime.__file__).parent
 
 
-@pytest.mark.parametrize("amd", [True, False])
-def test_the_maths_library_is_set_up_unless_the_user_did(monkeypatch, amd):
-    monkeypatch.setattr(runtime, "is_amd", lambda: amd)
+@pytest.mark.parametrize("processor, code", [
+    ("AuthenticAMD flags : avx2 avx512f avx512dq avx512cd avx512bw avx512vl", "7"), ("AuthenticAMD flags : avx2 avx512f", "5"),
+    ("AuthenticAMD flags : avx2", "5"), ("GenuineIntel flags : avx2 avx512f avx512dq avx512cd avx512bw avx512vl", None)])
+def test_the_maths_library_is_set_up_unless_the_user_did(monkeypatch, processor, code):
+    monkeypatch.setattr(runtime, "describe_processor", lambda: processor)
     monkeypatch.setattr(os, "environ", {})
     runtime.tune_cpu()
-    assert 1 <= int(os.environ["MKL_NUM_THREADS"]) <= runtime.usable_cpus() and ("MKL_DEBUG_CPU_TYPE" in os.environ) == amd
+    assert 1 <= int(os.environ["MKL_NUM_THREADS"]) <= runtime.usable_cpus() and os.environ.get("MKL_DEBUG_CPU_TYPE") == code
     monkeypatch.setattr(os, "environ", {"MKL_NUM_THREADS": "7", "MKL_DEBUG_CPU_TYPE": "4"})
     runtime.tune_cpu()
     assert os.environ == {"MKL_NUM_THREADS": "7", "MKL_DEBUG_CPU_TYPE": "4"}
@@ -37,6 +39,22 @@ def test_a_gpu_that_paddle_counts_but_cannot_use(monkeypatch, capsys):
     assert runtime.choose_device("auto") == "cpu" and "cuDNN is not found" in capsys.readouterr().out
     with pytest.raises(runtime.UserError, match="--device gpu.*cuDNN is not found"):
         runtime.choose_device("gpu")
+
+
+@pytest.mark.parametrize("choice, device, bfloat16, precision", [
+    ("off", "gpu", True, "float32"), ("auto", "cpu", True, "float32"), ("auto", "gpu", True, "bfloat16"),
+    ("auto", "gpu", False, "float16"), ("float16", "gpu", True, "float16"), ("bfloat16", "gpu", True, "bfloat16")])
+def test_precision_follows_the_gpu(monkeypatch, capsys, choice, device, bfloat16, precision):
+    monkeypatch.setattr(paddle.amp, "is_bfloat16_supported", lambda: bfloat16)
+    assert runtime.choose_precision(choice, device) == precision
+    assert (precision in capsys.readouterr().out) == (choice != "off")
+
+
+@pytest.mark.parametrize("choice, device", [("float16", "cpu"), ("bfloat16", "cpu"), ("bfloat16", "gpu")])
+def test_a_precision_that_the_device_lacks(monkeypatch, choice, device):
+    monkeypatch.setattr(paddle.amp, "is_bfloat16_supported", lambda: False)
+    with pytest.raises(runtime.UserError, match=f"--amp {choice}"):
+        runtime.choose_precision(choice, device)
 
 
 def test_output_does_not_lag_behind_in_a_pipe():

@@ -46,6 +46,10 @@ def players_and_options(**changes):
     return train.build_players(16, options), options
 
 
+def networks_of(players):
+    return train.networks_and_adams(players)[0]
+
+
 def endless_batches():
     while True:
         yield paddle.rand([6, 3, 16, 16]) * 2 - 1
@@ -143,7 +147,7 @@ def test_discriminator_and_generator_take_their_numbers_of_updates():
         train.train_step(step, endless_batches(), players, options)
     _, adams = train.networks_and_adams(players)
     for name, updates in (("generator", 4), ("discriminator", 6)):
-        arrays = checkpoint.adam_arrays(name, getattr(players, name), adams[name])
+        arrays = checkpoint.adam_arrays(name, networks_of(players)[name], adams[name])
         powers = [array for key, array in arrays.items() if "beta1_pow" in key]
         assert len(powers) >= 5 and all(power == pytest.approx(0.5 ** (updates + 1)) for power in powers)
 
@@ -157,30 +161,30 @@ def test_two_steps_are_those_of_the_paper():
     given = iter(batches)
     for step in range(2):
         train.train_step(step, given, players, options)
-    assert all(weight.grad is None or not weight.grad.numpy().any() for weight in players.discriminator.parameters())
+    assert all(weight.grad is None or not weight.grad.numpy().any() for weight in players.D.network.parameters())
 
-    G, D = plain.generator, plain.discriminator
+    G, D = plain.G.network, plain.D.network
     for step, reals in enumerate(batches):
         fakes = G(paddle.to_tensor(noise(0, "z for D", step, 6, 8))).detach()
         loss = -(F.log_sigmoid(D(reals)).mean() + F.log_sigmoid(-D(fakes)).mean())
         loss.backward()
-        plain.d_adam.step()
+        plain.D.adam.step()
         for i in (2 * step, 2 * step + 1):
-            for adam in (plain.d_adam, plain.g_adam):
+            for adam in (plain.D.adam, plain.G.adam):
                 adam.clear_grad()
             loss = -F.log_sigmoid(D(G(paddle.to_tensor(noise(0, "z for G", i, 6, 8))))).mean()
             loss.backward()
-            plain.g_adam.step()
-        plain.d_adam.clear_grad()
+            plain.G.adam.step()
+        plain.D.adam.clear_grad()
     for name in ("generator", "discriminator"):
-        ours, theirs = getattr(players, name).state_dict(), getattr(plain, name).state_dict()
+        ours, theirs = networks_of(players)[name].state_dict(), networks_of(plain)[name].state_dict()
         for key in ours:
             assert np.allclose(ours[key].numpy(), theirs[key].numpy(), atol=1e-5), key
 
 
 def test_discriminator_gets_no_gradients_in_the_generators_updates():
     players, _ = players_and_options()
-    D = players.discriminator
+    D = players.D.network
     pictures = paddle.rand([4, 3, 16, 16])
     pictures.stop_gradient = False
     learning = [weight.name for weight in D.parameters() if not weight.stop_gradient]
@@ -201,15 +205,15 @@ def test_every_update_has_fresh_noise(monkeypatch):
 
 def test_the_average_has_its_half_life():
     players, _ = players_and_options()
-    for tensor in players.generator.state_dict().values():
+    for tensor in players.G.network.state_dict().values():
         tensor.set_value(paddle.ones_like(tensor))
     for tensor in players.average.state_dict().values():
         tensor.set_value(paddle.zeros_like(tensor))
     for _ in range(4):  # 4 × 2,500 images are one half-life, late in a run
-        train.update_average(players.average, players.generator, images_seen=1e9, batch_size=2500)
+        train.update_average(players.average, players.G.network, images_seen=1e9, batch_size=2500)
     for tensor in players.average.state_dict().values():  # the batch-norm statistics too
         assert float(tensor.mean()) == pytest.approx(0.5, abs=1e-5)
-    train.update_average(players.average, players.generator, images_seen=100, batch_size=100)  # early, it is short
+    train.update_average(players.average, players.G.network, images_seen=100, batch_size=100)  # early, it is short
     assert float(players.average.deconv1.weight.mean()) > 0.99
 
 
@@ -304,7 +308,7 @@ def test_weights_that_are_not_finite_are_not_saved(training, tmp_path):
     path = tmp_path / "run" / "checkpoint.safetensors"
     before = path.read_bytes()
     players, _ = players_and_options()
-    players.discriminator.conv1.weight.set_value(paddle.full([4, 3, 4, 4], math.inf))
+    players.D.network.conv1.weight.set_value(paddle.full([4, 3, 4, 4], math.inf))
     with pytest.raises(FloatingPointError):
         checkpoint.save_run(path, *train.networks_and_adams(players), {})
     assert path.read_bytes() == before

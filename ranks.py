@@ -1,0 +1,132 @@
+"""Training on several devices or machines: what the processes say to each other, which is nothing where there is one.
+
+`python -m paddle.distributed.launch` starts one process for each device and numbers them: these are the ranks. The rank 0
+alone writes files. Every function here must be called by all ranks, in the same order, or they wait for each other forever.
+"""
+import ctypes
+import os
+import signal
+import sys
+from contextlib import contextmanager
+
+import paddle
+import paddle.distributed as dist
+
+from runtime import UserError
+
+RANK = int(os.environ.get("PADDLE_TRAINER_ID", 0))
+COUNT = int(os.environ.get("PADDLE_TRAINERS_NUM", 1))
+ASK_EVERY = 10
+
+
+def join():
+    """Meets the other ranks; from here on, only rank 0 prints."""
+    if COUNT == 1:
+        return
+    if RANK > 0:
+        sys.stdout = open(os.devnull, "w")  # rank 0 says it all; only errors are each one's own
+    say_last_words()
+    dist.init_parallel_env()
+    print(f"{COUNT} processes work together")
+
+
+LAST_WORDS = ("stopped, most likely because another process of this run ended. The last checkpoint stands; the same command "
+              "goes on from there")
+
+
+def say_last_words():
+    """When another rank dies, Paddle aborts this one from C++, where no `except` can help: then says why, and ends."""
+    @ctypes.CFUNCTYPE(None, ctypes.c_int)
+    def end(_number):
+        os.write(2, f"train.py: {LAST_WORDS}\n".encode())
+        os._exit(1)
+
+    paddle.disable_signal_handler()  # Paddle's own prints a C++ traceback
+    ctypes.CDLL(None).signal(signal.SIGABRT, end)
+    say_last_words.handler = end  # must live as long as the process
+
+
+@contextmanager
+def explained():
+    """Makes a sentence of the exception that Paddle raises when another rank dies, where it does not abort."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "gloo" not in str(error):
+            raise
+        raise UserError(LAST_WORDS, status=1) from None
+
+
+def parallel(network):
+    """A network of which every rank holds the same copy: a backward pass averages the gradients over the ranks.
+
+    Batch normalisation takes its statistics over all ranks on GPUs; on CPUs, where Paddle cannot, over this rank's share.
+    """
+    if COUNT == 1:
+        return network
+    if paddle.get_device() != "cpu":
+        network = paddle.nn.SyncBatchNorm.convert_sync_batchnorm(network)
+    return paddle.DataParallel(network)
+
+
+def share(array):
+    """Of an array with a row for each picture of the whole batch, this rank's rows (those that DataReader gives it)."""
+    return array[RANK::COUNT]
+
+
+def from_first(thing):
+    """What rank 0 passed; None, text, numbers, bytes, and lists and dicts of them."""
+    if COUNT == 1:
+        return thing
+    box = [thing]
+    dist.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+def require_same(options):
+    """Raises UserError, naming the options, where this rank's differ from those of rank 0."""
+    first = from_first(options)
+    differing = sorted(key for key in first if first[key] != options[key])
+    if differing:
+        named = "--data (other faces)" if differing == ["pictures"] else ", ".join(f"--{key}" for key in differing)
+        raise UserError(f"rank {RANK} was started with another {named.replace('_', '-')} than rank 0; type the same command "
+                        "on every machine, with the same packed faces")
+
+
+def copy_from_first(path):
+    """Gives every rank the file that rank 0 has at `path`, or none where it has none."""
+    content = from_first(path.read_bytes() if RANK == 0 and path.exists() else None)
+    if RANK > 0 and content is not None:
+        path.write_bytes(content)
+
+
+@paddle.no_grad()
+def average(tensor):
+    """Sets a tensor, in place, to its mean over the ranks; returns it."""
+    if COUNT > 1:
+        dist.all_reduce(tensor)
+        tensor.scale_(1 / COUNT)
+    return tensor
+
+
+def average_statistics(*networks):
+    """Sets the running batch-norm statistics of each network to their mean over the ranks."""
+    for network in networks:
+        for name, tensor in network.state_dict().items():
+            if name.endswith(("._mean", "._variance")):
+                average(tensor)
+
+
+def agreed_signal(received, step):
+    """The signal to stop at that any rank has received, or None, the same on all ranks.
+
+    received  the numbers that this rank received
+    step      on GPUs the ranks ask each other only every ASK_EVERY steps, because that waits for the GPU
+    """
+    if COUNT == 1:
+        return received[0] if received else None
+    if paddle.get_device() != "cpu" and step % ASK_EVERY:
+        return None
+    number = paddle.to_tensor([max(received, default=0)])
+    dist.all_reduce(number, op=dist.ReduceOp.MAX)
+    return int(number.numpy()[0]) or None

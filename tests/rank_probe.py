@@ -1,0 +1,38 @@
+"""train.py, which also leaves what this rank ended with: python rank_probe.py FOLDER [--without-bn] OPTIONS…
+
+Without batch normalisation, the one thing that sees more than its own picture, two ranks must equal one process.
+"""
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+import runtime  # noqa: E402, I001
+
+import numpy as np  # noqa: E402
+import paddle  # noqa: E402
+
+import network  # noqa: E402
+import ranks  # noqa: E402
+import train  # noqa: E402
+
+folder = Path(sys.argv.pop(1))
+if "--without-bn" in sys.argv:
+    sys.argv.remove("--without-bn")
+    network.bn = lambda channels: paddle.nn.Identity()
+
+ended_with = {}
+build_players = train.build_players
+
+
+def build_and_keep(*arguments):
+    players = build_players(*arguments)
+    for name, part in train.networks_and_adams(players)[0].items():
+        ended_with.update({f"{name}.{key}": tensor for key, tensor in part.state_dict().items()})
+    return players
+
+
+train.build_players = build_and_keep
+try:
+    runtime.run_command(train.main)
+finally:
+    np.savez(folder / f"rank{ranks.RANK}.npz", **{name: tensor.numpy() for name, tensor in ended_with.items()})
