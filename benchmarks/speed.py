@@ -1,0 +1,329 @@
+"""Measures how fast the program is, always against something, in turns and in one run: machines are noisy, ratios less so.
+
+    python benchmarks/speed.py --torch /path/to/python      # everything, about 25 minutes on two cores
+    python benchmarks/speed.py step sampling                # some of it
+    python benchmarks/speed.py --torch … --readme           # also puts the table into README.md and README_cn.md
+
+--torch names a Python that can import torch 2.13.0 (python -m venv torch && torch/bin/pip install torch==2.13.0); without
+it the comparison with PyTorch is left out. Leave the machine, a Linux one, alone meanwhile. It needs 3 GB of disk for a while.
+"""
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
+import runtime  # noqa: E402, I001
+
+import json  # noqa: E402
+import os  # noqa: E402
+import re  # noqa: E402
+import statistics  # noqa: E402
+import subprocess  # noqa: E402
+import tempfile  # noqa: E402
+import time  # noqa: E402
+from contextlib import suppress  # noqa: E402
+
+import numpy as np  # noqa: E402
+import paddle  # noqa: E402
+import psutil  # noqa: E402
+from PIL import Image  # noqa: E402
+
+import checkpoint  # noqa: E402
+from convolution import Conv2D, Conv2DTranspose  # noqa: E402
+from dataReader import DataReader, normalise  # noqa: E402
+from network import Discriminator, Generator  # noqa: E402
+from worker import BATCH, SIDE  # noqa: E402
+
+SECTIONS = ("step", "overhead", "input", "sampling", "growth")
+HEADS = {"README.md": "| | this program | compared with | ratio |", "README_cn.md": "| | 本程序 | 对照 | 比值 |"}
+# as the user's shell has it: importing Paddle and runtime.py, above, sets some
+ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith(("MKL_", "OMP_"))}
+rows = []  # of the table: (English, Chinese, ours, theirs, ratio)
+
+
+def add(english, chinese, ours, theirs="", ratio=""):
+    """Adds a row to the table and shows it."""
+    rows.append((english, chinese, ours, theirs, ratio))
+    print(f"{english}: {ours}" + (f" against {theirs}" if theirs else "") + (f", ratio {ratio}" if ratio else ""))
+
+
+class Worker:
+    """A worker.py process; `seconds()` lets it work once."""
+
+    def __init__(self, kind, *arguments, python=sys.executable):
+        self.process = subprocess.Popen([python, ROOT / "benchmarks" / "worker.py", kind, *map(str, arguments)], text=True,
+                                        env=ENVIRONMENT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        while self.process.stdout.readline() not in ("ready\n", ""):
+            pass
+
+    def seconds(self):
+        print("work", file=self.process.stdin, flush=True)
+        return float(self.process.stdout.readline())
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def command(*words):
+    """Runs a Python command in this repository; returns (seconds, peak memory in MB without mapped files, output)."""
+    peak = 0
+    with tempfile.TemporaryFile("w+") as output:
+        started = time.perf_counter()
+        process = psutil.Popen([sys.executable, *map(str, words)], cwd=ROOT, env=ENVIRONMENT, stdout=output, stderr=subprocess.STDOUT)
+        while process.poll() is None:
+            with suppress(psutil.NoSuchProcess):
+                memory = process.memory_info()
+                peak = max(peak, memory.rss - memory.shared)
+            time.sleep(0.01)
+        seconds = time.perf_counter() - started
+        output.seek(0)
+        text = output.read()
+    if process.returncode:
+        sys.exit(f"speed.py: {' '.join(map(str, words))} failed:\n{text}")
+    return seconds, peak / 1e6, text
+
+
+def in_turns(rounds, **works):
+    """Calls each work `rounds` times, one after the other; returns name → list of what they returned."""
+    results = {name: [] for name in works}
+    for _ in range(rounds):
+        for name, work in works.items():
+            results[name].append(work())
+    return results
+
+
+def median_ratio(some, others):
+    """The median of the ratios of measurements that were taken side by side."""
+    return statistics.median(one / other for one, other in zip(some, others))
+
+
+def forward_flops(network, given):
+    """Floating-point operations of one forward pass of a single picture, in convolutions alone: (all layers, the first)."""
+    flops = []
+
+    def count(layer, inputs, output):
+        small = inputs[0] if isinstance(layer, Conv2DTranspose) else output  # a multiply and an add for each weight and position
+        flops.append(2 * layer.weight.size * small.shape[2] * small.shape[3])
+
+    hooks = [layer.register_forward_post_hook(count) for layer in network.sublayers() if isinstance(layer, (Conv2D, Conv2DTranspose))]
+    network(given)
+    for hook in hooks:
+        hook.remove()
+    return sum(flops), flops[0]
+
+
+def step_flops():
+    """Floating-point operations of a step (1 D update, 2 G updates, a batch), in convolutions alone.
+
+    Each forward pass costs once, its gradient by the weights once, its gradient by the input once; the first layer's input
+    needs none, nor do D's weights in G's updates.
+    """
+    g, g_first = forward_flops(Generator(), paddle.zeros([1, 100]))
+    d, d_first = forward_flops(Discriminator(), paddle.zeros([1, 3, 64, 64]))
+    d_update = g + 2 * (d + d + d - d_first)
+    g_update = g + d + d + g + g - g_first
+    return BATCH * (d_update + 2 * g_update)
+
+
+def measure_step(options):
+    """The training step against untuned Paddle, PyTorch, and the arithmetic rate."""
+    workers = {"ours": Worker("ours"), "paddle": Worker("paddle"), "matmul": Worker("matmul")}
+    if options.torch:
+        workers["torch"] = Worker("torch", python=options.torch)
+    results = in_turns(options.rounds, **{name: worker.seconds for name, worker in workers.items()})
+    for worker in workers.values():
+        worker.close()
+    speed = {name: BATCH / statistics.median(seconds) for name, seconds in results.items()}
+    for name, english, chinese in (("paddle", "training step, against the same on untuned Paddle", "训练一步，对照未调优的 Paddle"),
+                                   ("torch", "training step, against a plain PyTorch DCGAN", "训练一步，对照普通的 PyTorch DCGAN")):
+        if name in results:
+            add(english, chinese, f"{speed['ours']:.1f} images/s", f"{speed[name]:.1f} images/s",
+                f"{median_ratio(results[name], results['ours']):.2f}")
+    rate = [step_flops() / seconds / 1e9 for seconds in results["ours"]]
+    peak = [2 * SIDE ** 3 / seconds / 1e9 for seconds in results["matmul"]]
+    add("its arithmetic, against a large matrix product", "其运算速度，对照大矩阵乘法", f"{statistics.median(rate):.0f} GFLOP/s",
+        f"{statistics.median(peak):.0f} GFLOP/s", f"{median_ratio(rate, peak):.2f}")
+
+
+def make_faces(folder, count):
+    """Packs `count` pictures of noise, as pretreat.py packs faces."""
+    folder.mkdir()
+    block = np.random.default_rng(0).integers(0, 256, (1000, 64, 64, 3), np.uint8)
+    faces = np.lib.format.open_memmap(folder / "faces.npy", "w+", np.uint8, (count, 64, 64, 3))
+    for start in range(0, count, 1000):
+        faces[start:start + 1000] = block[:count - start]
+    faces.flush()
+    manifest = {"size": 64, "crop": "center", "sources": ["noise"], "held_out": [], "names": [str(i) for i in range(count)]}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+def make_photos(folder, count):
+    """Writes `count` JPEG files of CelebA's size, a hundred different ones."""
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    kinds = []
+    for number in range(100):
+        coarse = Image.fromarray(rng.integers(0, 256, (22, 18, 3), np.uint8)).resize((178, 218), Image.BICUBIC)
+        grain = rng.normal(0, 6, (218, 178, 3))
+        picture = Image.fromarray((np.asarray(coarse) + grain).clip(0, 255).astype(np.uint8))
+        picture.save(folder / f"{number:06d}.jpg", quality=95)
+        kinds.append((folder / f"{number:06d}.jpg").read_bytes())
+    for number in range(100, count):
+        (folder / f"{number:06d}.jpg").write_bytes(kinds[number % 100])
+
+
+def naive_faces(paths):
+    """What a tutorial's loop does with photos: open, crop to CelebA's square, resize, one after the other."""
+    faces = []
+    for path in paths:
+        picture = Image.open(path).convert("RGB").crop((25, 45, 153, 173)).resize((64, 64), Image.BILINEAR)
+        faces.append(np.asarray(picture))
+    return np.stack(faces)
+
+
+def measure_overhead(options, place):
+    """A whole train.py run against its bare steps."""
+    make_faces(place / "overhead", 2000)
+    started, loops, whole = [], [], []
+    for number in range(options.runs):
+        seconds, _, text = command("benchmarks/train_timed.py", "--device", "cpu", "--data", place / "overhead",
+                                   "--out", place / f"run{number}", "--steps", options.steps)
+        first, steps = map(float, re.search(r"spent (\S+) (\S+)", text).groups())
+        started.append(first)
+        loops.append((seconds - first) / steps)
+        whole.append(seconds / steps)
+    add(f"train.py, {options.steps} steps, first step to exit, against the bare steps", f"train.py {options.steps} 步，从第一步到退出，对照单纯的训练步",
+        f"{statistics.median(loops):.3f} × the steps' time", "1", f"{statistics.median(loops):.3f}")
+    add("the same with its start", "同上，含启动", f"{statistics.median(started):.1f} s to the first step", "",
+        f"{statistics.median(whole):.3f}")
+
+
+def measure_input(options, place):
+    """pretreat.py and the reader against loops that decode picture by picture."""
+    make_photos(place / "photos", 8000)
+    paths = sorted((place / "photos").iterdir())
+
+    def pretreat():
+        return command("pretreat.py", "--input", place / "photos", "--out", place / "packed", "--size", 64)[0]
+
+    def loop():
+        started = time.perf_counter()
+        np.save(place / "loop.npy", naive_faces(paths))
+        return time.perf_counter() - started
+
+    results = in_turns(options.rounds, ours=pretreat, naive=loop)
+    add("pretreat.py on 8,000 photos, the whole command, against a loop with Pillow", "pretreat.py 处理 8000 张照片（整条命令），对照 Pillow 循环",
+        *(f"{8000 / statistics.median(results[name]):,.0f} photos/s" for name in ("ours", "naive")),
+        f"{median_ratio(results['naive'], results['ours']):.1f}")
+
+    reader = DataReader(place / "packed", BATCH, split="all")
+    batches = reader.batches()
+
+    def epoch():
+        started = time.perf_counter()
+        for _ in range(reader.batches_per_epoch):
+            next(batches)
+        return (time.perf_counter() - started) / reader.batches_per_epoch / BATCH
+
+    def decode():
+        started = time.perf_counter()
+        for start in range(0, 10 * BATCH, BATCH):
+            normalise(naive_faces(paths[start:start + BATCH]))
+        return (time.perf_counter() - started) / 10 / BATCH
+
+    results = in_turns(options.rounds, ours=epoch, naive=decode)
+    add("the reader, against decoding and resizing in every epoch", "读取器，对照每个 epoch 都解码并缩放",
+        *(f"{1 / statistics.median(results[name]):,.0f} images/s" for name in ("ours", "naive")),
+        f"{median_ratio(results['naive'], results['ours']):.0f}")
+
+
+def measure_sampling(options, place):
+    """generator.py against the forward pass, and its cold start against importing Paddle."""
+    def draw(count):
+        return command("generator.py", "--device", "cpu", "--weights", place / "weights.safetensors", "--out", place / "drawn", "--n", count)
+
+    forward = Worker("forward", place / "weights.safetensors")
+    results = in_turns(options.runs, ours=lambda: draw(10_000)[0], bare=lambda: sum(forward.seconds() for _ in range(10)))
+    forward.close()
+    add("generator.py --n 10000, the whole command, against the bare forward pass", "generator.py --n 10000（整条命令），对照单纯的前向计算",
+        *(f"{10_000 / statistics.median(results[name]):,.0f} faces/s" for name in ("ours", "bare")),
+        f"{median_ratio(results['bare'], results['ours']):.2f}")
+    results = in_turns(2 * options.rounds, ours=lambda: draw(16)[0], bare=lambda: command("-c", "import paddle")[0])
+    ours, bare = (statistics.median(results[name]) for name in ("ours", "bare"))
+    add("generator.py --n 16 from cold, against importing Paddle", "冷启动 generator.py --n 16，对照导入 Paddle",
+        f"{ours:.2f} s", f"{bare:.2f} s", f"+{ours - bare:.2f} s")
+
+
+def measure_growth(options, place):
+    """Time and memory at 1, 10 and 100 times the data."""
+    def line(english, chinese, amounts, seconds, memory, unit):
+        add(f"{english}: {amounts}", f"{chinese}：{amounts}", " · ".join(f"{value:,.1f} {unit}" for value in seconds),
+            "", " · ".join(f"{value:,.0f} MB" for value in memory))
+
+    results = []
+    for count in (200, 2000, 20_000):
+        make_photos(place / f"photos{count}", count)
+        results.append(command("pretreat.py", "--input", place / f"photos{count}", "--out", place / f"packed{count}")[:2])
+    line("pretreat.py, photos", "pretreat.py，照片数", "200 · 2,000 · 20,000", *zip(*results), "s")
+
+    training, reading = [], []
+    for count in (2000, 20_000, 200_000):
+        make_faces(place / f"faces{count}", count)
+        training.append(command("train.py", "--device", "cpu", "--data", place / f"faces{count}", "--out", place / f"grown{count}",
+                                "--channels", 8, "--steps", 60)[:2])
+        code = ("import time, dataReader\n"
+                f"reader = dataReader.DataReader({str(place / f'faces{count}')!r}, {BATCH})\n"
+                "batches, started = reader.batches(), time.perf_counter()\n"
+                "for _ in range(reader.batches_per_epoch): next(batches)\n"
+                "print(time.perf_counter() - started)")
+        _, memory, text = command("-c", code)
+        reading.append((float(text.split()[-1]), memory))
+    line("the reader, an epoch of faces", "读取器，一个 epoch 的人脸数", "2,000 · 20,000 · 200,000", *zip(*reading), "s")
+    line("train.py --channels 8 --steps 60, faces", "train.py --channels 8 --steps 60，人脸数", "2,000 · 20,000 · 200,000",
+         *zip(*training), "s")
+    drawing = [command("generator.py", "--device", "cpu", "--weights", place / "weights.safetensors", "--out", place / f"drawn{count}",
+                       "--n", count)[:2] for count in (100, 1000, 10_000)]
+    line("generator.py, faces", "generator.py，人脸数", "100 · 1,000 · 10,000", *zip(*drawing), "s")
+
+
+def write_tables():
+    """Puts the table between the markers in both READMEs."""
+    for column, (name, head) in enumerate(HEADS.items()):
+        table = "\n".join([head, "| --- | --- | --- | --- |"] + [f"| {row[column]} | {' | '.join(row[2:])} |" for row in rows])
+        text = (ROOT / name).read_text(encoding="utf-8")
+        text = re.sub(r"(<!-- speed -->\n).*?(\n<!-- /speed -->)", lambda found, table=table: found[1] + table + found[2], text, flags=re.S)
+        (ROOT / name).write_text(text, encoding="utf-8")
+
+
+def main():
+    """The command: reads its options and measures."""
+    number = runtime.number
+    parser = runtime.Parser(__doc__)
+    parser.add_argument("sections", nargs="*", metavar="SECTION", help=f"of {', '.join(SECTIONS)} (default: all)")
+    parser.add_argument("--torch", metavar="PYTHON", help="a Python that can import torch 2.13.0")
+    parser.add_argument("--rounds", type=number(int, 1), default=5, help="measurements of what takes seconds (default: 5)")
+    parser.add_argument("--runs", type=number(int, 1), default=3, help="measurements of what takes minutes (default: 3)")
+    parser.add_argument("--steps", type=number(int, 1), default=50, help="steps of a train.py run (default: 50)")
+    parser.add_argument("--readme", action="store_true", help="put the table into the READMEs")
+    options = parser.parse_args()
+    unknown = set(options.sections) - set(SECTIONS)
+    if unknown:
+        raise runtime.UserError(f"no section is called {', '.join(sorted(unknown))}; there are {', '.join(SECTIONS)}")
+    chosen = options.sections or SECTIONS
+    with tempfile.TemporaryDirectory() as place:
+        place = Path(place)
+        facts = {"arch": "dcgan", "size": 64, "z_dim": 100, "channels": 64, "step": 0, "images_seen": 0, "data": "none", "seed": 0}
+        checkpoint.save_generator(place / "weights.safetensors", Generator(), facts)
+        if "step" in chosen:
+            measure_step(options)
+        for section, measure in (("overhead", measure_overhead), ("input", measure_input), ("sampling", measure_sampling),
+                                 ("growth", measure_growth)):
+            if section in chosen:
+                measure(options, place)
+    if options.readme:
+        write_tables()
+
+
+if __name__ == "__main__":
+    runtime.run_command(main)
