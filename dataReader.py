@@ -82,7 +82,8 @@ class DataReader:
             raise UserError(f"{path}: no face is in the split {split!r}; run pretreat.py with another --holdout")
         self.batch_size = min(batch_size, len(self.rows))
         if self.batch_size % ranks:
-            raise UserError(f"--batch {self.batch_size} cannot be shared out evenly among {ranks} devices")
+            raise UserError(f"--batch {self.batch_size} cannot be shared out evenly among {ranks} devices; use "
+                            f"--batch {self.batch_size - self.batch_size % ranks or ranks}")
         self.batches_per_epoch = len(self.rows) // self.batch_size
         self._order = lru_cache(maxsize=2)(self._order)
 

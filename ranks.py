@@ -16,6 +16,7 @@ from runtime import UserError
 
 RANK = int(os.environ.get("PADDLE_TRAINER_ID", 0))
 COUNT = int(os.environ.get("PADDLE_TRAINERS_NUM", 1))
+LAUNCHED = "PADDLE_TRAINER_ID" in os.environ
 ASK_EVERY = 10
 
 
@@ -26,6 +27,8 @@ def join():
     if RANK > 0:
         sys.stdout = open(os.devnull, "w")  # rank 0 says it all; only errors are each one's own
     say_last_words()
+    if paddle.get_device() == "cpu":
+        os.environ["PADDLE_DISTRI_BACKEND"] = "gloo"  # or a Paddle built for GPUs would take one after all
     dist.init_parallel_env()
     print(f"{COUNT} processes work together")
 
@@ -51,8 +54,8 @@ def explained():
     """Makes a sentence of the exception that Paddle raises when another rank dies, where it does not abort."""
     try:
         yield
-    except RuntimeError as error:
-        if "gloo" not in str(error):
+    except (RuntimeError, OSError) as error:
+        if "gloo" not in str(error) and "NCCL" not in str(error):
             raise
         raise UserError(LAST_WORDS, status=1) from None
 
@@ -75,7 +78,10 @@ def share(array):
 
 
 def from_first(thing):
-    """What rank 0 passed; None, text, numbers, bytes, and lists and dicts of them."""
+    """What rank 0 passed; None, text, numbers, bytes, and lists and dicts of them.
+
+    Paddle sends it pickled, so the ranks must trust each other; no file is involved.
+    """
     if COUNT == 1:
         return thing
     box = [thing]

@@ -132,12 +132,13 @@ def usable_cpus():
 def tune_cpu():
     """Sets the maths library's thread count and, on AMD processors, its fast path, unless the user set them.
 
+    An OMP_NUM_THREADS of 1 does not count; who wants a single thread sets MKL_NUM_THREADS.
+
     Paddle computes with Intel's MKL, which takes its slow path on other makers' processors.
     """
-    processes = int(os.environ.get("PADDLE_LOCAL_SIZE", 0))  # of this run on this machine, where Paddle's launcher started it
-    if "OMP_NUM_THREADS" not in os.environ or processes:  # the launcher always sets it, to 1
+    if os.environ.get("OMP_NUM_THREADS", "1") == "1":  # importing Paddle sets it to 1, for whatever that process starts, too
         cores = min(usable_cpus(), psutil.cpu_count(logical=False) or usable_cpus())
-        processes = max(1, processes)
+        processes = int(os.environ.get("PADDLE_LOCAL_SIZE", 1))  # how many Paddle's launcher started on this machine
         os.environ.setdefault("MKL_NUM_THREADS", str(max(1, cores // processes)))
     processor = describe_processor()
     if "AuthenticAMD" in processor:  # 7 and 5 are MKL's numbers for its AVX-512 and AVX2 code
@@ -200,7 +201,8 @@ def choose_device(name):
     import paddle
 
     trouble = gpu_trouble() if name != "cpu" else None
-    if name == "gpu" and trouble:
+    launched_for_gpu = "FLAGS_selected_gpus" in os.environ  # by Paddle's launcher: the other processes count on it
+    if trouble and (name == "gpu" or launched_for_gpu):
         raise UserError(f"--device gpu: no usable GPU ({trouble}); use --device cpu, or see \"No usable GPU\" in the README")
     device = "cpu" if name == "cpu" or trouble else "gpu"
     paddle.set_device(device)
@@ -239,7 +241,10 @@ def autocast(precision):
     """A context in which Paddle computes convolutions and products in `precision` (paddle.amp, level O1)."""
     import paddle
 
-    return nullcontext() if precision == "float32" else paddle.amp.auto_cast(dtype=precision, level="O1")
+    if precision == "float32":
+        return nullcontext()
+    # Paddle's own list lacks the transposed convolution, that is, the generator.
+    return paddle.amp.auto_cast(dtype=precision, level="O1", custom_white_list={"conv2d_transpose"})
 
 
 def memory_mb():

@@ -122,8 +122,9 @@ def update_average(average, generator, images_seen, batch_size):
     """Moves the averaged generator, weights and batch-norm statistics, towards the generator as it is now."""
     half_life = min(AVERAGE_IMAGES, AVERAGE_RAMP * images_seen)
     new_share = 1 - 0.5 ** (batch_size / half_life)
-    for mean, now in zip(average.state_dict().values(), generator.state_dict().values()):
-        mean.lerp_(now, new_share)
+    now = generator.state_dict()
+    for name, mean in average.state_dict().items():
+        mean.lerp_(now[name], new_share)
 
 
 def build_players(size, options, precision="float32"):
@@ -208,7 +209,7 @@ def train(options, reader, players, folder, start_step, total_steps, seconds):
         # Last, because it says how far the run is: when the process dies before this line, the step counts as not done.
         checkpoint.save_run(folder / "checkpoint.safetensors", networks, adams, facts)
 
-    with closing(monitor), closing(batches), runtime.stop_signals(patient=ranks.COUNT > 1) as signals:
+    with closing(monitor), closing(batches), runtime.stop_signals(patient=ranks.LAUNCHED) as signals:
         if start_step == 0:
             figures.save_picture(folder / "reals.png", figures.grid(reals, columns=10))
             sample()
@@ -235,7 +236,7 @@ def train(options, reader, players, folder, start_step, total_steps, seconds):
 
 def run(options, reader, folder, precision):
     """Starts the run in `folder` or goes on with it, and says so."""
-    ranks.require_same({key: value for key, value in vars(options).items() if key not in ("data", "out")})
+    ranks.require_same({**{key: value for key, value in vars(options).items() if key not in ("data", "out")}, "amp": precision})
     ranks.copy_from_first(folder / "checkpoint.safetensors")
     facts = saved_facts(folder, options)
     start_step = facts["step"] if facts else 0

@@ -52,9 +52,11 @@ class Worker:
 
     def __init__(self, kind, *arguments, python=sys.executable):
         self.process = subprocess.Popen([python, ROOT / "benchmarks" / "worker.py", kind, *map(str, arguments)], text=True,
-                                        env=ENVIRONMENT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-        while self.process.stdout.readline() not in ("ready\n", ""):
-            pass
+                                        env=ENVIRONMENT, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                        stderr=subprocess.DEVNULL)
+        while (line := self.process.stdout.readline()) != "ready\n":
+            if not line:
+                raise runtime.UserError(f"the worker {kind!r} did not start; try: {python} benchmarks/worker.py {kind}", status=1)
 
     def seconds(self):
         print("work", file=self.process.stdin, flush=True)
@@ -99,14 +101,18 @@ def median_ratio(some, others):
 
 
 def forward_flops(network, given):
-    """Floating-point operations of one forward pass of a single picture, in convolutions alone: (all layers, the first)."""
+    """Floating-point operations of one forward pass of a single picture, in convolutions alone: (all layers, the first).
+
+    Each weight costs a multiplication and an addition at each position of the smaller of the layer's two maps.
+    """
     flops = []
 
     def count(layer, inputs, output):
-        small = inputs[0] if isinstance(layer, Conv2DTranspose) else output  # a multiply and an add for each weight and position
+        small = inputs[0] if isinstance(layer, Conv2DTranspose) else output
         flops.append(2 * layer.weight.size * small.shape[2] * small.shape[3])
 
-    hooks = [layer.register_forward_post_hook(count) for layer in network.sublayers() if isinstance(layer, (Conv2D, Conv2DTranspose))]
+    layers = [layer for layer in network.sublayers() if isinstance(layer, (Conv2D, Conv2DTranspose))]
+    hooks = [layer.register_forward_post_hook(count) for layer in layers]
     network(given)
     for hook in hooks:
         hook.remove()
@@ -241,7 +247,8 @@ def measure_input(options, place):
 def measure_sampling(options, place):
     """generator.py against the forward pass, and its cold start against importing Paddle."""
     def draw(count):
-        return command("generator.py", "--device", "cpu", "--weights", place / "weights.safetensors", "--out", place / "drawn", "--n", count)
+        return command("generator.py", "--device", "cpu", "--weights", place / "weights.safetensors", "--out", place / "drawn",
+                       "--n", count)
 
     forward = Worker("forward", place / "weights.safetensors")
     results = in_turns(options.runs, ours=lambda: draw(10_000)[0], bare=lambda: sum(forward.seconds() for _ in range(10)))
@@ -292,8 +299,11 @@ def write_tables():
     for column, (name, head) in enumerate(HEADS.items()):
         table = "\n".join([head, "| --- | --- | --- | --- |"] + [f"| {row[column]} | {' | '.join(row[2:])} |" for row in rows])
         text = (ROOT / name).read_text(encoding="utf-8")
-        text = re.sub(r"(<!-- speed -->\n).*?(\n<!-- /speed -->)", lambda found, table=table: found[1] + table + found[2], text, flags=re.S)
-        (ROOT / name).write_text(text, encoding="utf-8")
+        before, marker, rest = text.partition("<!-- speed -->\n")
+        _, end, after = rest.partition("<!-- /speed -->")
+        if not end:
+            raise runtime.UserError(f"{name}: no lines <!-- speed --> and <!-- /speed --> to put the table between", status=1)
+        (ROOT / name).write_text(before + marker + table + "\n" + end + after, encoding="utf-8")
 
 
 def main():
@@ -310,10 +320,13 @@ def main():
     unknown = set(options.sections) - set(SECTIONS)
     if unknown:
         raise runtime.UserError(f"no section is called {', '.join(sorted(unknown))}; there are {', '.join(SECTIONS)}")
+    if options.readme and (options.sections or not options.torch):
+        raise runtime.UserError("--readme writes the whole table: give --torch, and no sections")
     chosen = options.sections or SECTIONS
     with tempfile.TemporaryDirectory() as place:
         place = Path(place)
-        facts = {"arch": "dcgan", "size": 64, "z_dim": 100, "channels": 64, "step": 0, "images_seen": 0, "data": "none", "seed": 0}
+        facts = {"arch": "dcgan", "size": 64, "z_dim": 100, "channels": 64, "step": 0, "images_seen": 0, "data": "none",
+                 "seed": 0}
         checkpoint.save_generator(place / "weights.safetensors", Generator(), facts)
         if "step" in chosen:
             measure_step(options)

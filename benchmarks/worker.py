@@ -43,12 +43,12 @@ def paddle():
     """The same step with what makes it fast undone."""
     import paddle
 
-    paddle.matmul(paddle.ones([8, 8]), paddle.ones([8, 8]))  # the maths library reads its settings here, before runtime.py sets any
+    paddle.matmul(paddle.ones([8, 8]), paddle.ones([8, 8]))  # the maths library reads its settings here, runtime.py's later
     import convolution
     import train
 
     convolution.by_the_batch = lambda *_: False
-    train.frozen = lambda _: nullcontext()
+    train.frozen = lambda _: nullcontext()  # D's gradients in G's updates are then computed for nothing
     return paddle_step(train)
 
 

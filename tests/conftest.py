@@ -3,9 +3,12 @@ import runtime  # noqa: I001  (first: it prepares the CPU before Paddle is impor
 import sys
 from types import SimpleNamespace
 
+import paddle
 import pytest
 
 import pretreat
+
+paddle.set_device("cpu")  # also where there is a GPU: what is tested is the same everywhere
 
 
 def pytest_addoption(parser):

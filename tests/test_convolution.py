@@ -5,7 +5,8 @@ import pytest
 
 from convolution import FEW_POSITIONS, Conv2D, Conv2DTranspose, by_the_batch
 
-GEOMETRIES = [(4, 2, 1, 8, 4), (4, 1, 0, 4, 1), (4, 2, 1, 4, 2), (3, 1, 1, 4, 4), (5, 2, 2, 7, 4)]  # kernel, stride, padding, H, h
+# kernel, stride, padding, H, h
+GEOMETRIES = [(4, 2, 1, 8, 4), (4, 1, 0, 4, 1), (4, 2, 1, 4, 2), (3, 1, 1, 4, 4), (5, 2, 2, 7, 4)]
 
 
 def compare(ours, theirs, size):

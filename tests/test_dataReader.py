@@ -8,6 +8,7 @@ import pytest
 
 import dataReader
 from dataReader import DataReader
+from runtime import UserError
 
 
 @pytest.fixture
@@ -67,6 +68,11 @@ def test_the_ranks_share_out_each_batch(numbered):
     for step in range(4):
         assert sorted(sum((share[step] for share in shares), [])) == sorted(whole[step])
         assert all(len(share[step]) == 2 for share in shares)
+
+
+def test_a_batch_that_the_ranks_cannot_share_out(numbered):
+    with pytest.raises(UserError, match="--batch 17 cannot be shared out evenly among 2 devices; use --batch 16"):
+        DataReader(numbered, 17, rank=0, ranks=2)
 
 
 def test_flips_mirror_about_half_the_faces_and_are_the_same_again(numbered):

@@ -1,3 +1,4 @@
+import errno
 import os
 import pickle
 
@@ -64,6 +65,16 @@ def test_bad_input_gets_a_sentence(weights, tmp_path, command, monkeypatch, argu
     checkpoint.write_tensors(tmp_path / "other.safetensors", {"a": np.zeros(3, "float32")}, {"format": "pt"})
     result = command(generator, *arguments)
     assert result.status == 2 and result.err.count("\n") == 1 and all(word in result.err for word in words)
+
+
+def test_a_disk_that_is_full_before_the_last_face(weights, tmp_path, command, monkeypatch):
+    def save_picture(path, _):
+        if path.name == "seed0009.png":
+            raise OSError(errno.ENOSPC, "no space")
+
+    monkeypatch.setattr(generator.figures, "save_picture", save_picture)
+    result = command(generator, "--weights", weights, "--out", tmp_path, "--n", 10, "--batch", 4)
+    assert result.status == 1 and "the disk is full" in result.err
 
 
 def test_weights_of_another_shape_are_named(weights, tmp_path, command):

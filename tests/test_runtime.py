@@ -1,4 +1,5 @@
 import os
+import platform
 import re
 import subprocess
 import sys
@@ -23,9 +24,28 @@ def test_the_maths_library_is_set_up_unless_the_user_did(monkeypatch, processor,
     monkeypatch.setattr(os, "environ", {})
     runtime.tune_cpu()
     assert 1 <= int(os.environ["MKL_NUM_THREADS"]) <= runtime.usable_cpus() and os.environ.get("MKL_DEBUG_CPU_TYPE") == code
+    for environment, threads in (({"OMP_NUM_THREADS": "3"}, None), ({"OMP_NUM_THREADS": "1", "PADDLE_LOCAL_SIZE": "999"}, "1")):
+        monkeypatch.setattr(os, "environ", dict(environment))
+        runtime.tune_cpu()
+        assert os.environ.get("MKL_NUM_THREADS") == threads
     monkeypatch.setattr(os, "environ", {"MKL_NUM_THREADS": "7", "MKL_DEBUG_CPU_TYPE": "4"})
     runtime.tune_cpu()
     assert os.environ == {"MKL_NUM_THREADS": "7", "MKL_DEBUG_CPU_TYPE": "4"}
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only the GNU C library has this setting")
+def test_freed_memory_is_kept():
+    """The second 100 MB costs no page faults."""
+    script = """if True:
+        import resource, runtime
+        runtime.keep_freed_memory()
+        text = b"a" * 100_000_000
+        del text
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        text = b"a" * 100_000_000
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)"""
+    result = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
+    assert int(result.stdout) < 1000
 
 
 def test_a_gpu_that_paddle_counts_but_cannot_use(monkeypatch, capsys):
@@ -37,6 +57,9 @@ def test_a_gpu_that_paddle_counts_but_cannot_use(monkeypatch, capsys):
     monkeypatch.setattr(paddle.device.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(paddle, "set_device", set_device)
     assert runtime.choose_device("auto") == "cpu" and "cuDNN is not found" in capsys.readouterr().out
+    monkeypatch.setenv("FLAGS_selected_gpus", "1")  # one of several processes must not go its own way
+    with pytest.raises(runtime.UserError, match="cuDNN is not found"):
+        runtime.choose_device("auto")
     with pytest.raises(runtime.UserError, match="--device gpu.*cuDNN is not found"):
         runtime.choose_device("gpu")
 
@@ -48,6 +71,16 @@ def test_precision_follows_the_gpu(monkeypatch, capsys, choice, device, bfloat16
     monkeypatch.setattr(paddle.amp, "is_bfloat16_supported", lambda: bfloat16)
     assert runtime.choose_precision(choice, device) == precision
     assert (precision in capsys.readouterr().out) == (choice != "off")
+
+
+def test_mixed_precision_covers_both_players(monkeypatch):
+    """Paddle's own list of what may be computed in 16 bits lacks the generator's layers."""
+    used = {}
+    monkeypatch.setattr(paddle.amp, "auto_cast", lambda **options: used.update(options))
+    runtime.autocast("float16")
+    assert used["dtype"] == "float16" and used["level"] == "O1" and "conv2d_transpose" in used["custom_white_list"]
+    with runtime.autocast("float32"):
+        assert paddle.ones([1]).dtype == paddle.float32
 
 
 @pytest.mark.parametrize("choice, device", [("float16", "cpu"), ("bfloat16", "cpu"), ("bfloat16", "gpu")])
