@@ -29,7 +29,8 @@ def deconv(inputs, outputs, kernel=4, stride=2, padding=1):
 
 def bn(channels):
     """Batch normalisation of a 4-D tensor, per channel."""
-    return nn.BatchNorm2D(channels, momentum=BN_MOMENTUM, weight_attr=bn_initializer)
+    # Paddle can only turn layers with a ParamAttr into synchronised ones.
+    return nn.BatchNorm2D(channels, momentum=BN_MOMENTUM, weight_attr=paddle.ParamAttr(initializer=bn_initializer))
 
 
 def fc(inputs, outputs):

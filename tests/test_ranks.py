@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import paddle
 import psutil
 import pytest
 from safetensors.numpy import load_file
@@ -15,6 +16,7 @@ from safetensors.numpy import load_file
 import checkpoint
 import ranks
 import runtime
+from network import Generator
 
 ROOT = Path(runtime.__file__).parent
 TINY = ("--device", "cpu", "--channels", 4, "--batch", 32, "--z-dim", 8)
@@ -116,6 +118,21 @@ def test_a_stopped_launcher_leaves_a_saved_run(faces16, tmp_path, count):
     assert launcher.wait(timeout=60) != 0
     assert "stopped and saved in" in (tmp_path / "log" / "workerlog.0").read_text()
     assert checkpoint.read_facts(tmp_path / "run" / "checkpoint.safetensors")["step"] > 0
+
+
+def test_on_gpus_batch_norm_sees_all_ranks(monkeypatch):
+    network = Generator(16, 8, 4)
+    before = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
+    trained = {weight.name for weight in network.parameters() if not weight.stop_gradient}
+    monkeypatch.setattr(ranks, "COUNT", 2)
+    monkeypatch.setattr(paddle, "get_device", lambda: "gpu:0")
+    monkeypatch.setattr(paddle, "DataParallel", lambda layers: layers)
+    assert ranks.parallel(network) is network
+    layers = [type(layer).__name__ for layer in network.sublayers()]
+    assert layers.count("SyncBatchNorm") == 2 and "BatchNorm2D" not in layers
+    after = network.state_dict()
+    assert list(after) == list(before) and all((after[name].numpy() == before[name]).all() for name in before)
+    assert {weight.name for weight in network.parameters() if not weight.stop_gradient} == trained
 
 
 def test_ranks_that_were_started_differently(monkeypatch):
