@@ -72,7 +72,8 @@ def command(*words):
     peak = 0
     with tempfile.TemporaryFile("w+") as output:
         started = time.perf_counter()
-        process = psutil.Popen([sys.executable, *map(str, words)], cwd=ROOT, env=ENVIRONMENT, stdout=output, stderr=subprocess.STDOUT)
+        process = psutil.Popen([sys.executable, *map(str, words)], cwd=ROOT, env=ENVIRONMENT, stdout=output,
+                               stderr=subprocess.STDOUT)
         while process.poll() is None:
             with suppress(psutil.NoSuchProcess):
                 memory = process.memory_info()
@@ -141,8 +142,9 @@ def measure_step(options):
     for worker in workers.values():
         worker.close()
     speed = {name: BATCH / statistics.median(seconds) for name, seconds in results.items()}
-    for name, english, chinese in (("paddle", "training step, against the same on untuned Paddle", "训练一步，对照未调优的 Paddle"),
-                                   ("torch", "training step, against a plain PyTorch DCGAN", "训练一步，对照普通的 PyTorch DCGAN")):
+    for name, english, chinese in (
+            ("paddle", "training step, against the same on untuned Paddle", "训练一步，对照未调优的 Paddle"),
+            ("torch", "training step, against a plain PyTorch DCGAN", "训练一步，对照普通的 PyTorch DCGAN")):
         if name in results:
             add(english, chinese, f"{speed['ours']:.1f} images/s", f"{speed[name]:.1f} images/s",
                 f"{median_ratio(results[name], results['ours']):.2f}")
@@ -199,7 +201,8 @@ def measure_overhead(options, place):
         started.append(first)
         loops.append((seconds - first) / steps)
         whole.append(seconds / steps)
-    add(f"train.py, {options.steps} steps, first step to exit, against the bare steps", f"train.py {options.steps} 步，从第一步到退出，对照单纯的训练步",
+    add(f"train.py, {options.steps} steps, first step to exit, against the bare steps",
+        f"train.py {options.steps} 步，从第一步到退出，对照单纯的训练步",
         f"{statistics.median(loops):.3f} × the steps' time", "1", f"{statistics.median(loops):.3f}")
     add("the same with its start", "同上，含启动", f"{statistics.median(started):.1f} s to the first step", "",
         f"{statistics.median(whole):.3f}")
@@ -219,7 +222,8 @@ def measure_input(options, place):
         return time.perf_counter() - started
 
     results = in_turns(options.rounds, ours=pretreat, naive=loop)
-    add("pretreat.py on 8,000 photos, the whole command, against a loop with Pillow", "pretreat.py 处理 8000 张照片（整条命令），对照 Pillow 循环",
+    add("pretreat.py on 8,000 photos, the whole command, against a loop with Pillow",
+        "pretreat.py 处理 8000 张照片（整条命令），对照 Pillow 循环",
         *(f"{8000 / statistics.median(results[name]):,.0f} photos/s" for name in ("ours", "naive")),
         f"{median_ratio(results['naive'], results['ours']):.1f}")
 
@@ -253,7 +257,8 @@ def measure_sampling(options, place):
     forward = Worker("forward", place / "weights.safetensors")
     results = in_turns(options.runs, ours=lambda: draw(10_000)[0], bare=lambda: sum(forward.seconds() for _ in range(10)))
     forward.close()
-    add("generator.py --n 10000, the whole command, against the bare forward pass", "generator.py --n 10000（整条命令），对照单纯的前向计算",
+    add("generator.py --n 10000, the whole command, against the bare forward pass",
+        "generator.py --n 10000（整条命令），对照单纯的前向计算",
         *(f"{10_000 / statistics.median(results[name]):,.0f} faces/s" for name in ("ours", "bare")),
         f"{median_ratio(results['bare'], results['ours']):.2f}")
     results = in_turns(2 * options.rounds, ours=lambda: draw(16)[0], bare=lambda: command("-c", "import paddle")[0])
