@@ -29,13 +29,12 @@ class Conv2D(nn.Conv2D):
         self.kernel, self.stride, self.padding = kernel, stride, padding
 
     def forward(self, x):
-        n, _, size, _ = x.shape
-        size = (size + 2 * self.padding - self.kernel) // self.stride + 1
+        size = (x.shape[2] + 2 * self.padding - self.kernel) // self.stride + 1
         if not by_the_batch(self, x, size * size):
             return super().forward(x)
         patches = F.unfold(x, self.kernel, self.stride, self.padding).transpose([0, 2, 1])  # [N, h·h, inputs·kernel²]
         y = paddle.matmul(patches, self.weight.flatten(1), transpose_y=True)
-        return y.transpose([0, 2, 1]).reshape([n, -1, size, size])
+        return y.transpose([0, 2, 1]).reshape([len(x), -1, size, size])
 
 
 class Conv2DTranspose(nn.Conv2DTranspose):

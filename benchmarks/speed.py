@@ -34,17 +34,16 @@ from dataReader import DataReader, normalise  # noqa: E402
 from network import Discriminator, Generator  # noqa: E402
 from worker import BATCH, SIDE  # noqa: E402
 
-SECTIONS = ("step", "overhead", "input", "sampling", "growth")
 HEADS = {"README.md": "| | this program | compared with | ratio |", "README_cn.md": "| | 本程序 | 对照 | 比值 |"}
 # as the user's shell has it: importing Paddle and runtime.py, above, sets some
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith(("MKL_", "OMP_"))}
 rows = []  # of the table: (English, Chinese, ours, theirs, ratio)
 
 
-def add(english, chinese, ours, theirs="", ratio=""):
+def add(english, chinese, ours="", theirs="", ratio=""):
     """Adds a row to the table and shows it."""
     rows.append((english, chinese, ours, theirs, ratio))
-    print(f"{english}: {ours}" + (f" against {theirs}" if theirs else "") + (f", ratio {ratio}" if ratio else ""))
+    print(" | ".join(cell for cell in (english, ours, theirs, ratio) if cell))
 
 
 class Worker:
@@ -133,7 +132,7 @@ def step_flops():
     return BATCH * (d_update + 2 * g_update)
 
 
-def measure_step(options):
+def measure_step(options, _place):
     """The training step against untuned Paddle, PyTorch, and the arithmetic rate."""
     workers = {"ours": Worker("ours"), "paddle": Worker("paddle"), "matmul": Worker("matmul")}
     if options.torch:
@@ -203,9 +202,9 @@ def measure_overhead(options, place):
         whole.append(seconds / steps)
     add(f"train.py, {options.steps} steps, first step to exit, against the bare steps",
         f"train.py {options.steps} 步，从第一步到退出，对照单纯的训练步",
-        f"{statistics.median(loops):.3f} × the steps' time", "1", f"{statistics.median(loops):.3f}")
-    add("the same with its start", "同上，含启动", f"{statistics.median(started):.1f} s to the first step", "",
-        f"{statistics.median(whole):.3f}")
+        ratio=f"{statistics.median(loops):.3f}")
+    add(f"the same with its start of {statistics.median(started):.1f} s", f"同上，含 {statistics.median(started):.1f} 秒的启动",
+        ratio=f"{statistics.median(whole):.3f}")
 
 
 def measure_input(options, place):
@@ -269,21 +268,21 @@ def measure_sampling(options, place):
 
 def measure_growth(options, place):
     """Time and memory at 1, 10 and 100 times the data."""
-    def line(english, chinese, amounts, seconds, memory, unit):
-        add(f"{english}: {amounts}", f"{chinese}：{amounts}", " · ".join(f"{value:,.1f} {unit}" for value in seconds),
-            "", " · ".join(f"{value:,.0f} MB" for value in memory))
+    def line(english, chinese, amounts, seconds, memory):
+        add(f"{english}: {amounts}", f"{chinese}：{amounts}", " · ".join(f"{value:,.1f} s" for value in seconds),
+            ratio=" · ".join(f"{value:,.0f} MB" for value in memory))
 
     results = []
     for count in (200, 2000, 20_000):
         make_photos(place / f"photos{count}", count)
         results.append(command("pretreat.py", "--input", place / f"photos{count}", "--out", place / f"packed{count}")[:2])
-    line("pretreat.py, photos", "pretreat.py，照片数", "200 · 2,000 · 20,000", *zip(*results), "s")
+    line("pretreat.py, photos", "pretreat.py，照片数", "200 · 2,000 · 20,000", *zip(*results))
 
     training, reading = [], []
     for count in (2000, 20_000, 200_000):
         make_faces(place / f"faces{count}", count)
-        training.append(command("train.py", "--device", "cpu", "--data", place / f"faces{count}", "--out", place / f"grown{count}",
-                                "--channels", 8, "--steps", 60)[:2])
+        training.append(command("train.py", "--device", "cpu", "--data", place / f"faces{count}",
+                                "--out", place / f"grown{count}", "--channels", 8, "--steps", 60)[:2])
         code = ("import time, dataReader\n"
                 f"reader = dataReader.DataReader({str(place / f'faces{count}')!r}, {BATCH})\n"
                 "batches, started = reader.batches(), time.perf_counter()\n"
@@ -291,12 +290,16 @@ def measure_growth(options, place):
                 "print(time.perf_counter() - started)")
         _, memory, text = command("-c", code)
         reading.append((float(text.split()[-1]), memory))
-    line("the reader, an epoch of faces", "读取器，一个 epoch 的人脸数", "2,000 · 20,000 · 200,000", *zip(*reading), "s")
+    line("the reader, an epoch of faces", "读取器，一个 epoch 的人脸数", "2,000 · 20,000 · 200,000", *zip(*reading))
     line("train.py --channels 8 --steps 60, faces", "train.py --channels 8 --steps 60，人脸数", "2,000 · 20,000 · 200,000",
-         *zip(*training), "s")
-    drawing = [command("generator.py", "--device", "cpu", "--weights", place / "weights.safetensors", "--out", place / f"drawn{count}",
-                       "--n", count)[:2] for count in (100, 1000, 10_000)]
-    line("generator.py, faces", "generator.py，人脸数", "100 · 1,000 · 10,000", *zip(*drawing), "s")
+         *zip(*training))
+    drawing = [command("generator.py", "--device", "cpu", "--weights", place / "weights.safetensors",
+                       "--out", place / f"drawn{count}", "--n", count)[:2] for count in (100, 1000, 10_000)]
+    line("generator.py, faces", "generator.py，人脸数", "100 · 1,000 · 10,000", *zip(*drawing))
+
+
+MEASURES = {"step": measure_step, "overhead": measure_overhead, "input": measure_input, "sampling": measure_sampling,
+            "growth": measure_growth}
 
 
 def write_tables():
@@ -315,30 +318,25 @@ def main():
     """The command: reads its options and measures."""
     number = runtime.number
     parser = runtime.Parser(__doc__)
-    parser.add_argument("sections", nargs="*", metavar="SECTION", help=f"of {', '.join(SECTIONS)} (default: all)")
+    parser.add_argument("sections", nargs="*", metavar="SECTION", help=f"of {', '.join(MEASURES)} (default: all)")
     parser.add_argument("--torch", metavar="PYTHON", help="a Python that can import torch 2.13.0")
     parser.add_argument("--rounds", type=number(int, 1), default=5, help="measurements of what takes seconds (default: 5)")
     parser.add_argument("--runs", type=number(int, 1), default=3, help="measurements of what takes minutes (default: 3)")
     parser.add_argument("--steps", type=number(int, 1), default=50, help="steps of a train.py run (default: 50)")
     parser.add_argument("--readme", action="store_true", help="put the table into the READMEs")
     options = parser.parse_args()
-    unknown = set(options.sections) - set(SECTIONS)
+    unknown = set(options.sections) - set(MEASURES)
     if unknown:
-        raise runtime.UserError(f"no section is called {', '.join(sorted(unknown))}; there are {', '.join(SECTIONS)}")
+        raise runtime.UserError(f"no section is called {', '.join(sorted(unknown))}; there are {', '.join(MEASURES)}")
     if options.readme and (options.sections or not options.torch):
         raise runtime.UserError("--readme writes the whole table: give --torch, and no sections")
-    chosen = options.sections or SECTIONS
     with tempfile.TemporaryDirectory() as place:
         place = Path(place)
         facts = {"arch": "dcgan", "size": 64, "z_dim": 100, "channels": 64, "step": 0, "images_seen": 0, "data": "none",
                  "seed": 0}
         checkpoint.save_generator(place / "weights.safetensors", Generator(), facts)
-        if "step" in chosen:
-            measure_step(options)
-        for section, measure in (("overhead", measure_overhead), ("input", measure_input), ("sampling", measure_sampling),
-                                 ("growth", measure_growth)):
-            if section in chosen:
-                measure(options, place)
+        for section in options.sections or MEASURES:
+            MEASURES[section](options, place)
     if options.readme:
         write_tables()
 

@@ -4,7 +4,7 @@
 
 The kinds of work, each on batches of 128 and pictures of 64 px:
     ours      train.py's step
-    paddle    the same step as a tutorial writes it: Paddle with nothing tuned, no gradients spared
+    paddle    the same step with nothing tuned: no settings, Paddle's own layers, D's gradients computed in G's updates too
     torch     a plain PyTorch DCGAN of the same networks and updates; D frozen and G's graph spared, as in train.py
     matmul    a float32 product of two 2048×2048 matrices
     forward   the generator alone, WEIGHTS, on ten batches of 100
@@ -48,7 +48,7 @@ def paddle():
     import train
 
     convolution.by_the_batch = lambda *_: False
-    train.frozen = lambda _: nullcontext()  # D's gradients in G's updates are then computed for nothing
+    train.frozen = lambda _: nullcontext()
     return paddle_step(train)
 
 
