@@ -3,16 +3,21 @@
 Safetensors files hold numbers and text alone; opening one from a stranger cannot run code.
 """
 import json
+import math
+from pathlib import Path
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from files import replacing
-from network import Generator
+from network import Discriminator, Generator
 from runtime import UserError
 
-GENERATOR_FACTS = {"arch": str, "size": int, "z_dim": int, "channels": int, "step": int, "images_seen": int,
+RUN = Path("Output")
+SHIPPED = Path(__file__).parent / "pretrained" / "celeba64.safetensors"
+
+GENERATOR_FACTS = {"arch": str, "size": int, "z_dim": int, "channels": int, "up": str, "step": int, "images_seen": int,
                    "data": str, "seed": int}
 
 
@@ -108,9 +113,22 @@ def load_run(path, networks, adams):
 
 
 def save_generator(path, generator, facts):
-    """Writes a generator's weights; `facts` (see GENERATOR_FACTS) say how to rebuild it and how it was trained."""
+    """Writes a generator's weights; `facts` (see GENERATOR_FACTS) say how to rebuild it and how it was trained.
+
+    Its `scores` on held-out faces, a dict, may be empty.
+    """
     arrays = {name: tensor.numpy() for name, tensor in generator.state_dict().items()}
-    write_tensors(path, arrays, {key: str(facts[key]) for key in GENERATOR_FACTS})
+    write_tensors(path, arrays, {**{key: str(facts[key]) for key in GENERATOR_FACTS}, "scores": json.dumps(facts["scores"])})
+
+
+def best_swd(folder, before):
+    """The score of folder/best.safetensors; infinite where there is none, or none from before that step."""
+    try:
+        with safe_open(folder / "best.safetensors", framework="numpy") as file:
+            facts = file.metadata()
+            return json.loads(facts["scores"])["swd"] if int(facts["step"]) < before else math.inf
+    except (FileNotFoundError, SafetensorError, KeyError, TypeError, ValueError):
+        return math.inf
 
 
 def load_generator(path):
@@ -118,7 +136,8 @@ def load_generator(path):
     arrays, metadata = read_tensors(path)
     try:
         facts = {key: kind(metadata[key]) for key, kind in GENERATOR_FACTS.items()}
-        generator = Generator(facts["size"], facts["z_dim"], facts["channels"])
+        facts["scores"] = json.loads(metadata.get("scores", "{}"))
+        generator = Generator(facts["size"], facts["z_dim"], facts["channels"], facts["up"])
     except (KeyError, ValueError):
         raise UserError(f"{path}: these weights do not say which generator they belong to; "
                         "take the generator.safetensors that train.py wrote") from None
@@ -127,7 +146,30 @@ def load_generator(path):
     return generator, facts
 
 
+def find_generator():
+    """The weights to draw with where none are named: the run's best, else its latest, else those that come with the program.
+
+    Says which it took. Raises UserError where there are none.
+    """
+    for path, what in ((RUN / "best.safetensors", "the best of the run by its score on held-out faces"),
+                       (RUN / "generator.safetensors", "the latest of the run"),
+                       (SHIPPED, "the generator that comes with the program; train.py makes your own")):
+        if path.exists():
+            print(f"weights: {what}")
+            return path
+    raise UserError(f"{RUN}/generator.safetensors: no such file; train.py writes one, or name another with --weights")
+
+
+def load_discriminator(path, size):
+    """The discriminator of a saved run, as it was in training (batch statistics). Raises UserError."""
+    options = read_facts(path)["options"]
+    discriminator = Discriminator(size, options["channels"], options["spectral_norm"])
+    set_network("discriminator", discriminator, read_tensors(path)[0], path)
+    return discriminator
+
+
 def describe_generator(facts):
     """What `load_generator` found, as one phrase for people."""
+    score = f", SWD {facts['scores']['swd']:.1f} on held-out faces" if "swd" in facts["scores"] else ""
     return (f"{facts['arch']}, {facts['size']}×{facts['size']} px, trained {facts['step']:,} steps "
-            f"({facts['images_seen']:,} images seen) on {facts['data']}, seed {facts['seed']}")
+            f"({facts['images_seen']:,} images seen) on {facts['data']}, seed {facts['seed']}{score}")

@@ -5,11 +5,23 @@ end) those matrices are so narrow that most of the time is lost; here the whole 
 is the product of the weights and the patches of the picture ("im2col", Chellapilla et al. 2006), and a transposed
 convolution adds the patches up again.
 """
+from contextlib import contextmanager
+
 import paddle
 import paddle.nn as nn
 import paddle.nn.functional as F
 
 FEW_POSITIONS = 16  # 4×4; on larger maps Paddle's own way is as fast and takes less memory
+needed_twice = False  # whether gradients of gradients are asked for
+
+
+@contextmanager
+def twice_differentiable():
+    """Inside the block, gradients can be differentiated again, for which Paddle's patches (unfold, fold) are not made."""
+    global needed_twice
+    needed_twice = True
+    yield
+    needed_twice = False
 
 
 def by_the_batch(layer, x, positions):
@@ -18,14 +30,15 @@ def by_the_batch(layer, x, positions):
     Only in training: there a picture's last bits depend on its batch anyway, through batch normalisation. In evaluation a
     picture must come out the same, to the last bit, alone or among a thousand.
     """
-    return layer.training and x.place.is_cpu_place() and positions <= FEW_POSITIONS
+    return layer.training and not needed_twice and x.place.is_cpu_place() and positions <= FEW_POSITIONS
 
 
 class Conv2D(nn.Conv2D):
-    """`paddle.nn.Conv2D` without bias, for square maps: float32 [N, inputs, H, H] → [N, outputs, h, h]."""
+    """`paddle.nn.Conv2D` for square maps: float32 [N, inputs, H, H] → [N, outputs, h, h]."""
 
-    def __init__(self, inputs, outputs, kernel, stride, padding, weight_attr):
-        super().__init__(inputs, outputs, kernel, stride, padding, weight_attr=weight_attr, bias_attr=False)
+    def __init__(self, inputs, outputs, kernel, stride, padding, weight_attr, bias=False):
+        super().__init__(inputs, outputs, kernel, stride, padding, weight_attr=weight_attr,
+                         bias_attr=None if bias else False)
         self.kernel, self.stride, self.padding = kernel, stride, padding
 
     def forward(self, x):
@@ -33,7 +46,9 @@ class Conv2D(nn.Conv2D):
         if not by_the_batch(self, x, size * size):
             return super().forward(x)
         patches = F.unfold(x, self.kernel, self.stride, self.padding).transpose([0, 2, 1])  # [N, h·h, inputs·kernel²]
-        y = paddle.matmul(patches, self.weight.flatten(1), transpose_y=True)
+        y = paddle.matmul(patches, self.weight.reshape([len(self.weight), -1]), transpose_y=True)
+        if self.bias is not None:
+            y = y + self.bias
         return y.transpose([0, 2, 1]).reshape([len(x), -1, size, size])
 
 
@@ -48,6 +63,6 @@ class Conv2DTranspose(nn.Conv2DTranspose):
         size = x.shape[2]
         if not by_the_batch(self, x, size * size):
             return super().forward(x)
-        patches = paddle.matmul(x.flatten(2).transpose([0, 2, 1]), self.weight.flatten(1))  # [N, h·h, outputs·kernel²]
+        patches = paddle.matmul(x.flatten(2).transpose([0, 2, 1]), self.weight.reshape([len(self.weight), -1]))  # [N, h·h, outputs·kernel²]
         size = (size - 1) * self.stride - 2 * self.padding + self.kernel
         return F.fold(patches.transpose([0, 2, 1]), [size, size], self.kernel, self.stride, self.padding)

@@ -91,6 +91,11 @@ class DataReader:
         """How many faces the split has."""
         return len(self.rows)
 
+    def held_out_faces(self, most):
+        """At most so many of the faces that are kept out of training, evenly spread: uint8 [N, S, S, 3]."""
+        rows = np.sort(self.manifest["held_out"]).astype(np.int64)
+        return self.faces[rows[figures.evenly(len(rows), most)]] if len(rows) else self.faces[:0]
+
     def fingerprint(self):
         """A digest of which pictures these are, in which order, cropped how, and which are held out."""
         facts = [self.manifest[key] for key in ("size", "crop", "names", "held_out")]

@@ -71,3 +71,36 @@ def save_losses(path, losses, steps_per_epoch):
         axes.grid(alpha=0.3)
         axes.legend()
     save_figure(path, figure)
+
+
+def save_report(path, fakes, reals, closest, copied, scores):
+    """Draws the page of evaluate.py: samples, real faces, the generated faces nearest to training faces, scores as bars.
+
+    fakes, reals     uint8 [N, S, S, 3]
+    closest, copied  pairs of a generated face and its nearest training face, uint8 [M, S, S, 3] each
+    scores           name of the set → name of the score → number
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(16, 17), layout="constrained")
+    top, middle, bottom = figure.subfigures(3, 1, height_ratios=(8.5, 3.7, 4.8))
+    for axes, title, faces in zip(top.subplots(1, 2), ("Generated faces", "Real faces, held out of training"), (fakes, reals)):
+        axes.imshow(grid(faces))
+        axes.set_title(title, fontsize=16)
+        axes.axis("off")
+    axes = middle.subplots()
+    axes.imshow(grid(np.concatenate([closest, copied]), columns=len(closest)))
+    axes.set_title("Above, the generated faces that are nearest to a training face; below, that training face", fontsize=16)
+    axes.axis("off")
+    bars = {"swd_mean": "SWD (lower is better)", "ms_ssim": "MS-SSIM (best as the real faces)",
+            "two_sample": "two-sample accuracy (0.5 is perfect)", "nearest": "nearest training face (copies: 0)"}
+    for axes, (key, title) in zip(bottom.subplots(1, 4), bars.items()):
+        values = [some[key] for some in scores.values()]
+        colours = ["tab:orange"] + ["tab:blue"] * (len(values) - 1)
+        axes.bar_label(axes.barh(list(scores), values, color=colours), fmt="%.3g")
+        axes.set_title(title)
+        axes.invert_yaxis()
+        axes.set_xlim(0, 1.25 * sorted(values)[-2])  # the random generator's SWD would dwarf all others
+        if key != "swd_mean":
+            axes.set_yticklabels([])
+    save_figure(path, figure)

@@ -1,6 +1,6 @@
 """Draws new faces with trained weights. A seed is a face: the same seed and weights give the same face again.
 
-    python generator.py --n 16                  # Output/generator.safetensors → Generate/
+    python generator.py --n 16                  # the run in Output/, or the weights that come along → Generate/
     python generator.py --seeds 7,20-29         # these faces, each the same as in any other call
 """
 import runtime  # noqa: I001  (first: it prepares the CPU before Paddle is imported)
@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 import figures
-from checkpoint import describe_generator, load_generator
+from checkpoint import describe_generator, find_generator, load_generator
 from network import draw_faces
 from randomness import face_noise
 from runtime import UserError
@@ -68,8 +68,8 @@ def main():
     which.add_argument("--n", type=runtime.number(int, 1), default=16, help="how many faces (default: 16)")
     which.add_argument("--seeds", type=seed_list, metavar="LIST", help="these faces, such as 0,4-6, instead of --n")
     add("--seed", type=runtime.number(int, 0), help="the first of --n seeds in a row (default: 0)")
-    add("--weights", default="Output/generator.safetensors", metavar="FILE",
-        help="what train.py saved (default: Output/generator.safetensors)")
+    add("--weights", metavar="FILE",
+        help="what train.py saved (default: Output's best.safetensors or generator.safetensors, else those that come along)")
     add("--out", type=Path, default=Path("Generate"), metavar="DIR", help="(default: Generate)")
     add("--batch", type=runtime.number(int, 1), default=100, help="faces at a time (default: 100); less takes less memory")
     add("--device", choices=("auto", "cpu", "gpu"), default="auto", help="(default: auto, a GPU where there is one)")
@@ -78,8 +78,9 @@ def main():
         raise UserError("--seed goes with --n; --seeds says all by itself")
 
     runtime.choose_device(options.device)
-    generator, facts = load_generator(options.weights)
-    print(f"{options.weights}: {describe_generator(facts)}")
+    weights = options.weights or find_generator()
+    generator, facts = load_generator(weights)
+    print(f"{weights}: {describe_generator(facts)}")
     first = options.seed or 0
     seeds = options.seeds or range(first, first + options.n)
     options.out.mkdir(parents=True, exist_ok=True)
@@ -87,7 +88,7 @@ def main():
     figures.save_picture(options.out / "grid.png", figures.grid(in_grid))
     count = "" if len(in_grid) == len(seeds) else f" (the first {MOST_IN_GRID})"
     print(f"{len(seeds)} faces: {options.out}/seed{seeds[0]:04d}.png …, together{count} in {options.out}/grid.png\n"
-          f"next: python contrast.py --weights {options.weights} shows them beside real ones")
+          f"next: python contrast.py --weights {weights} shows them beside real ones")
 
 
 if __name__ == "__main__":

@@ -77,8 +77,8 @@ class Monitor:
         """Training time of the run, with what it had before it was interrupted."""
         return self.seconds_before + time.perf_counter() - self.started
 
-    def log(self):
-        """Prints the status line and appends the same numbers to log.jsonl."""
+    def log(self, scores):
+        """Prints the status line and appends the same numbers to log.jsonl; `scores` (name → number) come along."""
         self.fetch()
         seconds = self.seconds()
         steps = self.step - self.logged_step
@@ -88,16 +88,18 @@ class Monitor:
                 "images_seen": self.step * self.batch_size, "seconds": round(seconds, 1),
                 "images_per_second": round(speed, 1),
                 **{name: round(float(value), 4) for name, value in zip(COLUMNS, means)},
-                "memory_mb": round(memory_mb())}
+                "memory_mb": round(memory_mb()),
+                **{name: round(value, 4) for name, value in scores.items()}}
         self.logged_step, self.logged_seconds = self.step, seconds
         with open(self.folder / "log.jsonl", "a") as file:
             file.write(json.dumps(line) + "\n")
         left = (self.total_steps - self.step) * self.batch_size / speed
         self.bar.write("epoch {epoch:3d}  step {step:6d}  images {images_seen:8d}  D loss {d_loss:.3f}  G loss {g_loss:.3f}"
                        "  D(x) {d_real:.3f}  D(G(z)) {d_fake:.3f}  {images_per_second:.1f} images/s"
-                       .format(**line) + f"  {clock(left)} left  {line['memory_mb']} MB")
+                       .format(**line) + f"  {clock(left)} left  {line['memory_mb']} MB"
+                       + (f"  SWD {scores['swd']:.1f}  MS-SSIM {scores['ms_ssim']:.3f}" if scores else ""))
         if self.board:
-            for name in COLUMNS + ("images_per_second",):
+            for name in (*COLUMNS, "images_per_second", *scores):
                 self.board.add_scalar(name, line[name], self.step)
         self._judge_balance(line)
 

@@ -2,14 +2,14 @@
 
     z [N, z_dim] → Generator → pictures [N, 3, size, size] in [-1, 1] → Discriminator → logits [N]
 
-The blocks come first; the networks are lists of them.
+The blocks come first; the networks are lists of them; the losses are last.
 """
 import numpy as np
 import paddle
 import paddle.nn as nn
 import paddle.nn.functional as F
 
-from convolution import Conv2D, Conv2DTranspose
+from convolution import Conv2D, Conv2DTranspose, twice_differentiable
 from weightInit import bn_initializer, conv_initializer
 
 SIZES = (16, 32, 64, 128, 256)  # picture sizes, px
@@ -17,9 +17,9 @@ BN_MOMENTUM = 0.5  # the running statistics keep this share of their old value a
 WIDEST = 8  # no layer has more than this times `channels`, as in the paper's 64-px network
 
 
-def conv(inputs, outputs, kernel=4, stride=2, padding=1):
-    """A convolution without bias; by default it halves height and width."""
-    return Conv2D(inputs, outputs, kernel, stride, padding, conv_initializer)
+def conv(inputs, outputs, kernel=4, stride=2, padding=1, bias=False):
+    """A convolution, without bias unless asked; by default it halves height and width."""
+    return Conv2D(inputs, outputs, kernel, stride, padding, conv_initializer, bias)
 
 
 def deconv(inputs, outputs, kernel=4, stride=2, padding=1):
@@ -44,10 +44,23 @@ def conv_bn(number, inputs, outputs, **geometry):
             (f"act{number}", nn.LeakyReLU(0.2))]
 
 
-def deconv_bn(number, inputs, outputs, **geometry):
-    """Transposed convolution, batch normalisation, ReLU, as (name, layer) pairs for `nn.Sequential`."""
-    return [(f"deconv{number}", deconv(inputs, outputs, **geometry)), (f"bn{number}", bn(outputs)),
-            (f"act{number}", nn.ReLU())]
+def deconv_bn(number, inputs, outputs, up=deconv, **geometry):
+    """A doubling in size (`up`), batch normalisation, ReLU, as (name, layer) pairs for `nn.Sequential`."""
+    return [(f"deconv{number}", up(inputs, outputs, **geometry)), (f"bn{number}", bn(outputs)), (f"act{number}", nn.ReLU())]
+
+
+def resize_conv(inputs, outputs):
+    """Doubles height and width by repeating pixels, then convolves: no checkerboards (Odena et al. 2016)."""
+    return nn.Sequential(nn.Upsample(scale_factor=2, mode="nearest"), conv(inputs, outputs, kernel=3, stride=1))
+
+
+UPSAMPLINGS = {"deconv": deconv, "resize": resize_conv}
+
+
+def spectral_conv(number, inputs, outputs, **geometry):
+    """Convolution with spectral normalisation (Miyato et al. 2018) and bias, LeakyReLU(0.2), as (name, layer) pairs."""
+    return [(f"conv{number}", nn.utils.spectral_norm(conv(inputs, outputs, bias=True, **geometry))),
+            (f"act{number}", nn.LeakyReLU(0.2))]
 
 
 def layer_widths(size, channels):
@@ -65,14 +78,15 @@ def layer_widths(size, channels):
 class Generator(nn.Sequential):
     """Draws pictures: float32 z [N, z_dim] → float32 [N, 3, size, size] in [-1, 1]."""
 
-    def __init__(self, size=64, z_dim=100, channels=64):
+    def __init__(self, size=64, z_dim=100, channels=64, up="deconv"):
         widths = layer_widths(size, channels)[::-1]
+        double = UPSAMPLINGS[up]
         layers = deconv_bn(1, z_dim, widths[0], stride=1, padding=0)  # 1×1 → 4×4
         for i in range(1, len(widths)):
-            layers += deconv_bn(i + 1, widths[i - 1], widths[i])
-        layers += [(f"deconv{len(widths) + 1}", deconv(widths[-1], 3)), ("tanh", nn.Tanh())]
+            layers += deconv_bn(i + 1, widths[i - 1], widths[i], double)
+        layers += [(f"deconv{len(widths) + 1}", double(widths[-1], 3)), ("tanh", nn.Tanh())]
         super().__init__(*layers)
-        self.size, self.z_dim, self.channels = size, z_dim, channels
+        self.size, self.z_dim, self.channels, self.up = size, z_dim, channels, up
 
     def forward(self, z):
         return super().forward(z.reshape([-1, self.z_dim, 1, 1]))
@@ -81,30 +95,63 @@ class Generator(nn.Sequential):
 class Discriminator(nn.Sequential):
     """Judges pictures: float32 [N, 3, size, size] in [-1, 1] → float32 logits [N]; above 0 it says "real"."""
 
-    def __init__(self, size=64, channels=64):
+    def __init__(self, size=64, channels=64, spectral_norm=False):
         widths = layer_widths(size, channels)
-        # The paper leaves batch normalisation out of the first layer: D must see the pictures' own colours.
-        layers = [("conv1", conv(3, widths[0])), ("act1", nn.LeakyReLU(0.2))]
+        last = conv(widths[-1], 1, stride=1, padding=0, bias=spectral_norm)  # 4×4 → 1×1
+        if spectral_norm:
+            block, last, layers = spectral_conv, nn.utils.spectral_norm(last), spectral_conv(1, 3, widths[0])
+        else:  # The paper leaves batch normalisation out of the first layer: D must see the pictures' own colours.
+            block, layers = conv_bn, [("conv1", conv(3, widths[0])), ("act1", nn.LeakyReLU(0.2))]
         for i in range(1, len(widths)):
-            layers += conv_bn(i + 1, widths[i - 1], widths[i])
-        layers += [(f"conv{len(widths) + 1}", conv(widths[-1], 1, stride=1, padding=0)),  # 4×4 → 1×1
-                   ("logit", nn.Flatten(start_axis=0))]
-        super().__init__(*layers)
+            layers += block(i + 1, widths[i - 1], widths[i])
+        super().__init__(*layers, (f"conv{len(widths) + 1}", last))
 
     def forward(self, pictures):
-        return super().forward(pictures).astype("float32")  # what the losses take, also in mixed precision
+        return super().forward(pictures).reshape([-1]).astype("float32")  # what the losses take, also in mixed precision
 
 
-def discriminator_loss(real_logits, fake_logits):
+def bce_d_loss(real_logits, fake_logits):
     """-mean log D(x) - mean log(1 - D(G(z))), a scalar: equation 1 of Goodfellow et al. 2014, which D minimises."""
     real = F.binary_cross_entropy_with_logits(real_logits, paddle.ones_like(real_logits))
     fake = F.binary_cross_entropy_with_logits(fake_logits, paddle.zeros_like(fake_logits))
     return real + fake
 
 
-def generator_loss(fake_logits):
+def bce_g_loss(fake_logits):
     """-mean log D(G(z)), a scalar: the non-saturating loss of Goodfellow et al. 2014, section 3, which G minimises."""
     return F.binary_cross_entropy_with_logits(fake_logits, paddle.ones_like(fake_logits))
+
+
+def hinge_d_loss(real_logits, fake_logits):
+    """mean max(0, 1 - D(x)) + mean max(0, 1 + D(G(z))), a scalar: Lim & Ye 2017 (Geometric GAN)."""
+    return F.relu(1 - real_logits).mean() + F.relu(1 + fake_logits).mean()
+
+
+def hinge_g_loss(fake_logits):
+    """-mean D(G(z)), a scalar."""
+    return -fake_logits.mean()
+
+
+def lsgan_d_loss(real_logits, fake_logits):
+    """Least squares from 1 for reals and -1 for fakes, a scalar: Mao et al. 2017, so that 0 is undecided as in the others."""
+    return ((real_logits - 1).square().mean() + (fake_logits + 1).square().mean()) / 2
+
+
+def lsgan_g_loss(fake_logits):
+    """Least squares of the fakes from 1, a scalar."""
+    return (fake_logits - 1).square().mean() / 2
+
+
+LOSSES = {"bce": (bce_d_loss, bce_g_loss), "hinge": (hinge_d_loss, hinge_g_loss), "lsgan": (lsgan_d_loss, lsgan_g_loss)}
+
+
+def gradient_penalty(discriminator, reals):
+    """R1 (Mescheder et al. 2018): the mean of |∇D(x)|² over real faces float32 [N, 3, S, S], a scalar; 1/2 γ of it is added."""
+    reals = reals.detach()
+    reals.stop_gradient = False
+    with twice_differentiable():
+        gradient, = paddle.grad(discriminator(reals).sum(), reals, create_graph=True)
+    return gradient.square().sum([1, 2, 3]).mean()
 
 
 @paddle.no_grad()

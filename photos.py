@@ -25,8 +25,11 @@ class Picture(NamedTuple):
     read: Callable[[], bytes]
 
 
-def list_pictures(paths):
-    """Every picture in folders (searched recursively, by name) and .zip files (in their own order)."""
+def list_pictures(paths, flag="--input"):
+    """Every picture in folders (searched recursively, by name) and .zip files (in their own order).
+
+    Raises UserError, which names `flag`, for any other path.
+    """
     pictures = []
     for path in map(Path, paths):
         if path.is_dir():
@@ -34,9 +37,9 @@ def list_pictures(paths):
         elif zipfile.is_zipfile(path):
             pictures += pictures_in_zip(path)
         elif path.exists():
-            raise UserError(f"--input {path}: neither a folder nor a readable .zip file")
+            raise UserError(f"{flag} {path}: neither a folder nor a readable .zip file")
         else:
-            raise UserError(f"--input {path}: no such folder or .zip file")
+            raise UserError(f"{flag} {path}: no such folder or .zip file")
     return pictures
 
 

@@ -21,46 +21,20 @@ import paddle.nn.functional as F
 
 import checkpoint
 import figures
+import metrics
 import ranks
+import recipe
+from augment import chances, diffaugment
 from dataReader import DataReader
 from files import claim, numbered_folder, write_json
 from monitor import LOG_EVERY, Monitor
-from network import Discriminator, Generator, discriminator_loss, draw_faces, generator_loss
+from network import LOSSES, Discriminator, Generator, draw_faces, gradient_penalty
 from randomness import face_noise, noise
 from runtime import UserError
 
-AVERAGE_IMAGES = 10_000  # half-life of the averaged generator, in images seen …
-AVERAGE_RAMP = 0.05  # … or this share of all images seen so far, if that is less (Karras et al. 2020, StyleGAN2-ADA)
+AVERAGE_RAMP = 0.05  # --ema is at most this share of all images seen so far (Karras et al. 2020, StyleGAN2-ADA)
+PENALTY_EVERY = 16  # D's updates between two gradient penalties (Karras et al. 2020, StyleGAN2: "lazy regularization")
 FEW_STEPS = 500
-MATTERS = ("pictures", "batch", "channels", "z_dim", "lr", "beta1", "beta2", "seed", "d_steps", "g_steps")
-
-
-def parse_options():
-    """Every knob of a run, with its default."""
-    number = runtime.number
-    parser = runtime.Parser(__doc__)
-    add = parser.add_argument
-    add("--data", default="imgs", metavar="DIR", help="packed faces (default: imgs)")
-    add("--out", default="Output", metavar="DIR", help="the run's folder (default: Output)")
-    add("--fresh", action="store_true", help="start a new run, in a new numbered folder beside --out")
-    add("--epochs", type=number(int, 1), default=8, help="passes over the faces, from the run's beginning (default: 8)")
-    add("--steps", type=number(int, 1), help="steps from the run's beginning, instead of --epochs")
-    add("--batch", type=number(int, 2), default=128, help="faces a step, over all devices (default: 128)")
-    add("--channels", type=number(int, 1), default=64, help="width of the networks (default: 64)")
-    add("--z-dim", type=number(int, 1), default=100, help="numbers that a face is drawn from (default: 100)")
-    add("--d-steps", type=number(int, 1), default=1, help="discriminator updates a step (default: 1)")
-    add("--g-steps", type=number(int, 1), default=2, help="generator updates a step (default: 2)")
-    add("--lr", type=number(float, 0), default=2e-4, help="Adam's learning rate (default: 2e-4)")
-    add("--beta1", type=number(float, 0, below=1), default=0.5, help="Adam's β1 (default: 0.5)")
-    add("--beta2", type=number(float, 0, below=1), default=0.999, help="Adam's β2 (default: 0.999)")
-    add("--seed", type=number(int, 0), default=0, help="another seed, another run (default: 0)")
-    add("--sample-every", type=number(int, 1), default=100, metavar="STEPS", help="steps between sample grids (default: 100)")
-    add("--save-every", type=number(int, 1), default=500, metavar="STEPS", help="steps between checkpoints (default: 500)")
-    add("--device", choices=("auto", "cpu", "gpu"), default="auto", help="(default: auto, a GPU where there is one)")
-    add("--amp", choices=("off", "auto", "bfloat16", "float16"), default="off",
-        help="mixed precision on a GPU: auto takes bfloat16 where the GPU has it, else float16 (default: off)")
-    add("--visualdl", action="store_true", help="also log for VisualDL, the board that AI Studio shows")
-    return parser.parse_args()
 
 
 @contextmanager
@@ -79,9 +53,18 @@ def own_noise(options, purpose, update, count):
     return paddle.to_tensor(ranks.share(noise(options.seed, purpose, update, count * ranks.COUNT, options.z_dim)))
 
 
-def update(player, loss):
-    """One step of a player's Adam down the gradient of `loss`."""
+def augmented(pictures, options, purpose, update):
+    """The pictures as D sees them in this update, changed at random when the run augments."""
+    if options.augment == "off":
+        return pictures
+    return diffaugment(pictures, ranks.share(chances(options.seed, purpose, update, len(pictures) * ranks.COUNT)))
+
+
+def update(player, loss, shared=True):
+    """One step of a player's Adam down the gradient of `loss`; unless the gradient is `shared` already, over all ranks."""
     player.scaler.scale(loss).backward()
+    if not shared:
+        ranks.average_gradients(player.network)
     player.scaler.step(player.adam)
     player.scaler.update()
     player.adam.clear_grad()
@@ -94,23 +77,28 @@ def train_step(step, batches, players, options):
     on this rank's share of the batch.
     """
     G, D = players.G.parallel, players.D.parallel
+    discriminator_loss, generator_loss = LOSSES[options.loss]
 
     for i in range(step * options.d_steps, (step + 1) * options.d_steps):
         reals = next(batches)
         z = own_noise(options, "z for D", i, len(reals))
         with players.autocast():
             with paddle.no_grad():
-                fakes = G(z)
+                fakes = augmented(G(z), options, "changes of fakes for D", i)
+            reals = augmented(reals, options, "changes of reals", i)
             real_logits, fake_logits = D(reals), D(fakes)
         d_loss = discriminator_loss(real_logits, fake_logits)
         update(players.D, d_loss)
+        if options.r1 and i % PENALTY_EVERY == 0:
+            penalty = gradient_penalty(players.D.network, reals)  # the parallel one takes one backward pass for each forward
+            update(players.D, options.r1 / 2 * PENALTY_EVERY * penalty, shared=False)
 
     D = players.D.network  # it takes no gradients now, so there is nothing to average over the ranks
     with frozen(D):
         for i in range(step * options.g_steps, (step + 1) * options.g_steps):
             z = own_noise(options, "z for G", i, len(reals))
             with players.autocast():
-                logits = D(G(z))
+                logits = D(augmented(G(z), options, "changes of fakes for G", i))
             g_loss = generator_loss(logits)
             update(players.G, g_loss)
 
@@ -118,10 +106,13 @@ def train_step(step, batches, players, options):
 
 
 @paddle.no_grad()
-def update_average(average, generator, images_seen, batch_size):
-    """Moves the averaged generator, weights and batch-norm statistics, towards the generator as it is now."""
-    half_life = min(AVERAGE_IMAGES, AVERAGE_RAMP * images_seen)
-    new_share = 1 - 0.5 ** (batch_size / half_life)
+def update_average(average, generator, images_seen, batch_size, half_life):
+    """Moves the averaged generator, weights and batch-norm statistics, towards the generator as it is now.
+
+    After `half_life` images seen, half of what it was is left; with a `half_life` of 0 it is the generator itself.
+    """
+    half_life = min(half_life, AVERAGE_RAMP * images_seen)
+    new_share = 1 - 0.5 ** (batch_size / half_life) if half_life else 1.0
     now = generator.state_dict()
     for name, mean in average.state_dict().items():
         mean.lerp_(now[name], new_share)
@@ -134,21 +125,21 @@ def build_players(size, options, precision="float32"):
     float16 gradients from vanishing (which does nothing in another precision).
     """
     paddle.seed(options.seed)
-    generator = Generator(size, options.z_dim, options.channels)
-    discriminator = Discriminator(size, options.channels)
-    average = Generator(size, options.z_dim, options.channels)
+    generator = Generator(size, options.z_dim, options.channels, options.up)
+    discriminator = Discriminator(size, options.channels, options.spectral_norm)
+    average = Generator(size, options.z_dim, options.channels, options.up)
     average.set_state_dict(generator.state_dict())
     for weight in average.parameters():
         weight.stop_gradient = True
 
-    def player(network):
+    def player(network, lr):
         parallel = ranks.parallel(network)
         weights = [weight for weight in network.parameters() if not weight.stop_gradient]
         return SimpleNamespace(network=network, parallel=parallel,
-                               adam=paddle.optimizer.Adam(options.lr, options.beta1, options.beta2, parameters=weights),
+                               adam=paddle.optimizer.Adam(lr, options.beta1, options.beta2, parameters=weights),
                                scaler=paddle.amp.GradScaler(enable=precision == "float16"))
 
-    return SimpleNamespace(G=player(generator), D=player(discriminator), average=average,
+    return SimpleNamespace(G=player(generator, options.lr_g), D=player(discriminator, options.lr_d), average=average,
                            autocast=lambda: runtime.autocast(precision))
 
 
@@ -166,12 +157,9 @@ def saved_facts(folder, options):
     facts = checkpoint.read_facts(folder / "checkpoint.safetensors")
     if facts is None:
         return None
-    before, wanted = facts["options"], vars(options)
-    differing = [key for key in MATTERS if before.get(key, wanted[key]) != wanted[key]]
+    differing = recipe.differences(facts["options"], options)
     if differing:
-        named = [f"--data ({options.data} holds other faces than those it was trained on)" if key == "pictures" else
-                 f"--{key.replace('_', '-')} (it has {before[key]}, you ask for {wanted[key]})" for key in differing]
-        raise UserError(f"the run in {folder} was started with other options: {'; '.join(named)}. Type them as they were "
+        raise UserError(f"the run in {folder} was started with other options: {'; '.join(differing)}. Type them as they were "
                         "to go on with it, or add --fresh to start a new run beside it")
     return facts
 
@@ -189,25 +177,40 @@ def train(options, reader, players, folder, start_step, total_steps, seconds):
     batches = reader.batches(start_step * options.d_steps)
     z = face_noise(range(100), options.z_dim)  # seeds 0–99: the same hundred faces in every grid
     reals = reader.faces[reader.rows[figures.evenly(len(reader))]]
+    heldout = reader.held_out_faces(metrics.QUICK_FACES)
 
     def sample():
         ranks.average_statistics(players.average)
         if ranks.RANK == 0:
             monitor.samples(draw_faces(players.average, z), reals)
 
-    def save(step):
+    def progress(step):
+        return {"step": step, "images_seen": step * step_images, "seconds": monitor.seconds(), "options": vars(options)}
+
+    def save_generator(name, step, scores):
+        checkpoint.save_generator(folder / name, players.average, {
+            **vars(options), **progress(step), "arch": "dcgan", "size": reader.size, "scores": scores,
+            "data": f"{len(reader)} faces from {', '.join(Path(source).name for source in reader.manifest['sources'])}"})
+
+    def evaluate(step):
+        ranks.average_statistics(players.average)
+        if ranks.RANK > 0:
+            return {}
+        scores = metrics.quick_scores(players.average, heldout)
+        if scores["swd"] < checkpoint.best_swd(folder, before=step):
+            save_generator("best.safetensors", step, scores)
+        return scores
+
+    def save(step, scores):
         networks, adams = networks_and_adams(players)
         ranks.average_statistics(*networks.values())
         monitor.fetch()
         if ranks.RANK > 0:
             return
         monitor.save_losses()
-        facts = {"step": step, "images_seen": step * step_images, "seconds": monitor.seconds(), "options": vars(options)}
-        checkpoint.save_generator(folder / "generator.safetensors", players.average, {
-            **vars(options), **facts, "arch": "dcgan", "size": reader.size,
-            "data": f"{len(reader)} faces from {', '.join(Path(source).name for source in reader.manifest['sources'])}"})
+        save_generator("generator.safetensors", step, scores)
         # Last, because it says how far the run is: when the process dies before this line, the step counts as not done.
-        checkpoint.save_run(folder / "checkpoint.safetensors", networks, adams, facts)
+        checkpoint.save_run(folder / "checkpoint.safetensors", networks, adams, progress(step))
 
     with closing(monitor), closing(batches), runtime.stop_signals(patient=ranks.LAUNCHED) as signals:
         if start_step == 0:
@@ -216,18 +219,19 @@ def train(options, reader, players, folder, start_step, total_steps, seconds):
         saved_step = start_step
         for step in range(start_step + 1, total_steps + 1):  # counted from 1: the steps done once this one is
             monitor.record(*train_step(step - 1, batches, players, options))
-            update_average(players.average, players.G.network, step * step_images, step_images)
+            update_average(players.average, players.G.network, step * step_images, step_images, options.ema)
 
             stopping = ranks.agreed_signal(signals, step)
             last = step == total_steps or stopping
-            if step % LOG_EVERY == 0 or last:
-                monitor.log()
+            scores = evaluate(step) if len(heldout) and (step % options.eval_every == 0 or last) else {}
+            if step % LOG_EVERY == 0 or scores or last:
+                monitor.log(scores)
             if step % options.sample_every == 0 or last:
                 sample()
             # A small set has an epoch every few steps: the ends of several share a checkpoint.
             epoch_ended = step % steps_per_epoch == 0 and step - saved_step >= LOG_EVERY
             if step % options.save_every == 0 or epoch_ended or last:
-                save(step)
+                save(step, scores)
                 saved_step = step
             if stopping:
                 return stopping
@@ -286,11 +290,12 @@ def own_folder(options):
 
 def main():
     """The command: reads its options, takes the run's folder, and trains."""
-    options = parse_options()
-    reader = DataReader(options.data, options.batch, seed=options.seed, rank=ranks.RANK, ranks=ranks.COUNT)
+    options = recipe.parse_options(__doc__)
+    reader = DataReader(options.data, options.batch, flip=options.flip, seed=options.seed, rank=ranks.RANK, ranks=ranks.COUNT)
     options.pictures = reader.fingerprint()
     print(f"data: {len(reader)} faces of {reader.size} px in {options.data}, "
           f"{reader.batches_per_epoch} batches of {reader.batch_size} an epoch")
+    recipe.settle_augmentation(options, len(reader))
     device = runtime.choose_device(options.device)
     precision = runtime.choose_precision(options.amp, device)
     ranks.join()

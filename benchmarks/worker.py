@@ -17,7 +17,8 @@ from types import SimpleNamespace
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 BATCH, SIDE = 128, 2048
-OPTIONS = SimpleNamespace(seed=0, d_steps=1, g_steps=2, z_dim=100, channels=64, lr=2e-4, beta1=0.5, beta2=0.999)
+OPTIONS = SimpleNamespace(seed=0, d_steps=1, g_steps=2, z_dim=100, channels=64, lr_d=2e-4, lr_g=2e-4, beta1=0.5,
+                          beta2=0.999, up="deconv", spectral_norm=False, loss="bce", r1=0, augment="off")
 
 
 def paddle_step(train):

@@ -21,7 +21,7 @@ def compare(ours, theirs, size):
         y = layer(own)
         weighting = paddle.to_tensor(np.random.default_rng(0).standard_normal(y.shape).astype("float32"))
         (y * weighting).sum().backward()
-        results.append([array.numpy() for array in (y, own.grad, layer.weight.grad)])
+        results.append([array.numpy() for array in (y, own.grad, *(weight.grad for weight in layer.parameters()))])
     for mine, other in zip(*results):
         assert mine.shape == other.shape and np.abs(mine - other).max() < 1e-5 * np.abs(other).max()
 
@@ -30,6 +30,7 @@ def compare(ours, theirs, size):
 def test_both_layers_are_paddles_own(kernel, stride, padding, large, small):
     compare(Conv2D(5, 7, kernel, stride, padding, None),
             nn.Conv2D(5, 7, kernel, stride, padding, bias_attr=False), large)
+    compare(Conv2D(5, 7, kernel, stride, padding, None, bias=True), nn.Conv2D(5, 7, kernel, stride, padding), large)
     assert Conv2D(5, 7, kernel, stride, padding, None)(paddle.ones([2, 5, large, large])).shape == [2, 7, small, small]
     compare(Conv2DTranspose(5, 7, kernel, stride, padding, None),
             nn.Conv2DTranspose(5, 7, kernel, stride, padding, bias_attr=False), small)

@@ -12,8 +12,8 @@ import generator
 import network
 import train
 
-FACTS = {"arch": "dcgan", "size": 16, "z_dim": 8, "channels": 4, "step": 1500, "images_seen": 96000,
-         "data": "9 faces from a.zip", "seed": 0}
+FACTS = {"arch": "dcgan", "size": 16, "z_dim": 8, "channels": 4, "up": "deconv", "step": 1500, "images_seen": 96000,
+         "data": "9 faces from a.zip", "seed": 0, "scores": {}}
 
 
 @pytest.fixture(scope="module")
@@ -96,4 +96,24 @@ def test_contrast_shows_both_sides(weights, faces16, tmp_path, command):
 def test_training_never_breaks_what_sampling_reads(faces16, tmp_path, command):
     command(train, "--data", faces16, "--out", tmp_path, "--channels", 4, "--steps", 1, "--device", "cpu")
     loaded, facts = checkpoint.load_generator(tmp_path / "generator.safetensors")
-    assert facts["step"] == 1 and facts["images_seen"] == 97 and not loaded.training
+    assert facts["step"] == 1 and facts["images_seen"] == 32 and not loaded.training
+
+
+def test_the_weights_that_nobody_named(weights, tmp_path, command, monkeypatch):
+    """The run's best before its latest, and what comes with the program where there is no run."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(checkpoint, "SHIPPED", tmp_path / "shipped.safetensors")
+    result = command(generator)
+    assert result.status == 2 and "train.py" in result.err and "--weights" in result.err
+    for name in ("shipped.safetensors", "Output/generator.safetensors", "Output/best.safetensors"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        checkpoint.save_generator(path, network.Generator(16, 8, 4), {**FACTS, "data": name, "scores": {"swd": 12.34}})
+        result = command(generator, "--n", 1)
+        assert result.status == 0 and f"on {name}, seed 0, SWD 12.3 on held-out faces" in result.out
+
+
+def test_a_generator_that_resizes_is_rebuilt(tmp_path):
+    path = tmp_path / "resize.safetensors"
+    checkpoint.save_generator(path, network.Generator(16, 8, 4, "resize"), {**FACTS, "up": "resize"})
+    assert checkpoint.load_generator(path)[0].up == "resize"

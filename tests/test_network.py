@@ -3,7 +3,7 @@ import paddle
 import pytest
 
 import network
-from network import SIZES, Discriminator, Generator, discriminator_loss, draw_faces, generator_loss
+from network import LOSSES, SIZES, Discriminator, Generator, bce_d_loss, bce_g_loss, draw_faces, gradient_penalty
 from randomness import face_noise
 
 
@@ -54,14 +54,14 @@ def test_the_discriminator_sees_colours_before_any_batch_norm():
 def test_losses_are_the_papers():
     real, fake = np.array([2.0, -1.0], "float32"), np.array([0.5, -3.0], "float32")
     D_real, D_fake = 1 / (1 + np.exp(-real)), 1 / (1 + np.exp(-fake))
-    assert float(discriminator_loss(paddle.to_tensor(real), paddle.to_tensor(fake))) == pytest.approx(
+    assert float(bce_d_loss(paddle.to_tensor(real), paddle.to_tensor(fake))) == pytest.approx(
         -np.log(D_real).mean() - np.log(1 - D_fake).mean(), rel=1e-5)
-    assert float(generator_loss(paddle.to_tensor(fake))) == pytest.approx(-np.log(D_fake).mean(), rel=1e-5)
+    assert float(bce_g_loss(paddle.to_tensor(fake))) == pytest.approx(-np.log(D_fake).mean(), rel=1e-5)
 
 
 def test_losses_stay_finite_for_a_sure_discriminator():
     sure = paddle.to_tensor([300.0])
-    assert float(discriminator_loss(-sure, sure)) == pytest.approx(600) and float(generator_loss(-sure)) == pytest.approx(300)
+    assert float(bce_d_loss(-sure, sure)) == pytest.approx(600) and float(bce_g_loss(-sure)) == pytest.approx(300)
 
 
 def test_a_face_is_drawn_the_same_alone_and_in_company():
@@ -77,3 +77,52 @@ def test_a_face_is_drawn_the_same_alone_and_in_company():
 def test_the_fully_connected_block():
     layer = network.fc(300, 200)
     assert layer(paddle.ones([2, 300])).shape == [2, 200] and float(layer.weight.std()) == pytest.approx(0.02, rel=0.1)
+
+
+def test_every_loss_is_least_where_its_player_wins():
+    sure = paddle.to_tensor([1.0, 1.0]) * 5
+    for discriminator_loss, generator_loss in LOSSES.values():
+        assert float(discriminator_loss(sure, -sure)) < float(discriminator_loss(sure, sure)) < float(discriminator_loss(-sure, sure))
+        assert float(generator_loss(sure)) < float(generator_loss(-sure))
+
+
+def test_hinge_and_least_squares_by_hand():
+    real, fake = paddle.to_tensor([2.0, 0.5]), paddle.to_tensor([-3.0, 0.0])
+    assert [float(loss(real, fake)) for loss in (LOSSES["hinge"][0], LOSSES["lsgan"][0])] == [0.75, pytest.approx(1.5625)]
+    assert [float(loss(fake)) for loss in (LOSSES["hinge"][1], LOSSES["lsgan"][1])] == [1.5, pytest.approx(4.25)]
+
+
+def test_gradient_penalty_of_a_linear_discriminator():
+    """Its gradient is its weights w, so the penalty is |w|², and the penalty's own gradient 2w."""
+    linear = network.conv(3, 1, stride=1, padding=0)
+    penalty = gradient_penalty(linear, paddle.rand([5, 3, 4, 4]))
+    assert float(penalty) == pytest.approx((linear.weight.numpy() ** 2).sum(), rel=1e-5)
+    penalty.backward()
+    assert linear.weight.grad.numpy() == pytest.approx(2 * linear.weight.numpy(), rel=1e-4)
+
+
+@pytest.mark.parametrize("spectral_norm", [False, True])
+def test_gradient_penalty_reaches_every_convolution(spectral_norm):
+    discriminator, reals = Discriminator(16, 2, spectral_norm), paddle.rand([6, 3, 16, 16])
+    gradient_penalty(discriminator, reals).backward()
+    for name, weight in discriminator.named_parameters():
+        if name.startswith("conv") and not name.endswith("bias"):
+            assert np.abs(weight.grad.numpy()).max() > 0, name
+
+
+def test_spectral_normalisation_bounds_the_weights():
+    discriminator = Discriminator(16, 8, spectral_norm=True)
+    assert not [name for name, _ in discriminator.named_sublayers() if name.startswith("bn")]
+    for _ in range(30):  # one power iteration each
+        discriminator(paddle.rand([2, 3, 16, 16]))
+    for name, layer in discriminator.named_sublayers():
+        if name.startswith("conv"):
+            matrix = layer.weight.numpy().reshape(len(layer.weight), -1)
+            assert np.linalg.norm(matrix, 2) == pytest.approx(1, rel=0.05), name
+
+
+def test_resize_convolution_has_no_checkerboard():
+    """What comes out of constant maps is constant, but at the edges; a transposed convolution leaves a pattern."""
+    inside = {up: network.UPSAMPLINGS[up](4, 3)(paddle.ones([1, 4, 8, 8])).numpy()[..., 2:-2, 2:-2] for up in ("resize", "deconv")}
+    assert inside["resize"].shape == inside["deconv"].shape == (1, 3, 12, 12)
+    assert np.ptp(inside["resize"], axis=(2, 3)).max() < 1e-6 < 1e-3 < np.ptp(inside["deconv"], axis=(2, 3)).max()

@@ -41,8 +41,9 @@ def log(folder):
 
 
 def players_and_options(**changes):
-    options = SimpleNamespace(**{"seed": 0, "d_steps": 1, "g_steps": 2, "z_dim": 8, "channels": 4, "lr": 2e-4, "beta1": 0.5,
-                                 "beta2": 0.999, **changes})
+    options = SimpleNamespace(**{"seed": 0, "d_steps": 1, "g_steps": 2, "z_dim": 8, "channels": 4, "lr_d": 2e-4, "lr_g": 2e-4,
+                                 "beta1": 0.5, "beta2": 0.999, "up": "deconv", "spectral_norm": False, "loss": "bce", "r1": 0,
+                                 "augment": "off", **changes})
     return train.build_players(16, options), options
 
 
@@ -60,7 +61,7 @@ def test_a_run_leaves_what_the_readme_promises(training, tmp_path):
     run = tmp_path / "run"
     assert result.status == 0 and "generator.py" in result.out
     assert sorted(path.name for path in run.iterdir()) == [
-        "checkpoint.safetensors", "generator.safetensors", "log.jsonl", "loss.png", "losses.npy", "options.json",
+        "best.safetensors", "checkpoint.safetensors", "generator.safetensors", "log.jsonl", "loss.png", "losses.npy", "options.json",
         "reals.png", "samples"]
     # the untrained generator, steps 2 and 4, and the last one
     assert sorted(os.listdir(run / "samples")) == ["0000_000000.png", "0001_000002.png", "0002_000001.png", "0002_000002.png"]
@@ -110,7 +111,8 @@ def test_lines_of_steps_that_a_killed_run_did_not_save_are_dropped(training, tmp
     assert [line["step"] for line in log(tmp_path / "run")] == [2, 4]
 
 
-@pytest.mark.parametrize("changed", [["--batch", 16], ["--lr", 1e-3], ["--seed", 5], ["--z-dim", 9], ["--g-steps", 1]])
+@pytest.mark.parametrize("changed", [["--batch", 16], ["--lr-g", 1e-3], ["--loss", "hinge"], ["--augment", "off"],
+                                     ["--seed", 5], ["--z-dim", 9], ["--g-steps", 1]])
 def test_other_options_stop_with_their_names(training, tmp_path, changed):
     training("--steps", 2)
     before = weights(tmp_path / "run")
@@ -210,10 +212,10 @@ def test_the_average_has_its_half_life():
     for tensor in players.average.state_dict().values():
         tensor.set_value(paddle.zeros_like(tensor))
     for _ in range(4):  # 4 × 2,500 images are one half-life, late in a run
-        train.update_average(players.average, players.G.network, images_seen=1e9, batch_size=2500)
+        train.update_average(players.average, players.G.network, images_seen=1e9, batch_size=2500, half_life=10_000)
     for tensor in players.average.state_dict().values():  # the batch-norm statistics too
         assert float(tensor.mean()) == pytest.approx(0.5, abs=1e-5)
-    train.update_average(players.average, players.G.network, images_seen=100, batch_size=100)  # early, it is short
+    train.update_average(players.average, players.G.network, images_seen=100, batch_size=100, half_life=10_000)  # early, it is short
     assert float(players.average.deconv1.weight.mean()) > 0.99
 
 
@@ -363,8 +365,8 @@ def test_a_status_line_is_the_mean_since_the_one_before(tmp_path):
     watching, _ = quiet_monitor(tmp_path)
     for value in (1, 2, 3):
         watching.record(*[paddle.to_tensor(float(value))] * 4)
-        watching.log() if value == 1 else watching.save_losses()
-    watching.log()
+        watching.log({}) if value == 1 else watching.save_losses()
+    watching.log({})
     assert [line["d_loss"] for line in log(tmp_path)] == [1, 2.5]
 
 
@@ -372,7 +374,7 @@ def test_a_discriminator_that_always_wins_earns_a_warning(tmp_path):
     watching, said = quiet_monitor(tmp_path)
     for d_real in [0.99] * 4 + [0.6] + [0.99] * 6:
         watching.record(*map(paddle.to_tensor, (0.1, 5.0, d_real, 0.01)))
-        watching.log()
+        watching.log({})
         assert len(said) == (watching.step >= 10)
     assert "--lr" in said[0]
 

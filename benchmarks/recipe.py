@@ -1,0 +1,109 @@
+"""What each part of the training recipe brings: trains every row of the table on the same images seen, and scores it.
+
+    python benchmarks/recipe.py --data imgs --channels 32 --images 30000      # the ablation of docs/recipe.md
+    python benchmarks/recipe.py --data imgs --channels 64 --images 120000 --rows default classic
+
+imgs must hold out as many faces as are scored: pretreat.py --holdout 0.25 of 8,000. Stopped, the same command goes on. Writes
+a folder for each row, and table.md and grids.png beside them.
+"""
+import json
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
+import runtime  # noqa: E402, I001
+
+import numpy as np  # noqa: E402
+
+import figures  # noqa: E402
+from checkpoint import load_generator  # noqa: E402
+from network import draw_faces  # noqa: E402
+from randomness import face_noise  # noqa: E402
+
+ROWS = {
+    "classic": "--preset classic",
+    "classic, seed 1": "--preset classic --seed 1",
+    "classic + average": "--preset classic --ema 10000",
+    "classic + average, flips, augmentation": "--preset classic --ema 10000 --flip --augment diffaugment",
+    "default": "",
+    "default, seed 1": "--seed 1",
+    "without augmentation": "--augment off",
+    "batch 16": "--batch 16",
+    "batch 64": "--batch 64",
+    "hinge loss": "--loss hinge",
+    "least squares": "--loss lsgan",
+    "resize-convolutions": "--up resize",
+    "spectral norm, hinge loss": "--spectral-norm --loss hinge",
+    "gradient penalty": "--r1 1",
+    "twice G's rate": "--lr-g 4e-4",
+    "twice both rates": "--lr 4e-4",
+}
+SCORES = {"swd_64": "{:.0f}", "swd_32": "{:.0f}", "swd_16": "{:.0f}", "swd_mean": "{:.1f}", "ms_ssim": "{:.3f}",
+          "two_sample": "{:.3f}", "nearest": "{:.2f}"}
+
+
+def batch_of(arguments):
+    """The batch size that train.py takes for such options."""
+    import recipe
+
+    sys.argv = ["train.py", *arguments]
+    return recipe.parse_options("").batch
+
+
+def train_and_score(name, options):
+    """Trains one row up to the budget, unless it is there already, and returns evaluate.py's scores."""
+    folder, arguments = options.out / name.replace(" ", "-").replace(",", "").replace("'", ""), ROWS[name].split()
+    steps = options.images // batch_of(arguments)
+    with open(options.out / f"{folder.name}.log", "a") as log:
+        def command(script, *more):
+            subprocess.run([sys.executable, ROOT / script, "--device", options.device, *map(str, more)], check=True, stdout=log,
+                           stderr=log)
+
+        command("train.py", "--data", options.data, "--out", folder, "--channels", options.channels, *arguments, "--steps", steps,
+                "--eval-every", max(1, steps // 6))
+        command("evaluate.py", "--fake", folder / "generator.safetensors", "--real", options.data, "--out", folder / "evaluation",
+                "--n", options.n)
+    return folder, json.loads((folder / "evaluation" / "scores.json").read_text())["scores"]
+
+
+def table(results):
+    """The scores of all rows as a Markdown table; at its end the baselines, which are the same for all."""
+    lines = ["| recipe | options | " + " | ".join(SCORES) + " |", "| --- | --- |" + " --- |" * len(SCORES)]
+    rows = [(name, f"`{ROWS[name]}`" if ROWS[name] else "", scores["generated"]) for name, (_, scores) in results.items()]
+    some = next(iter(results.values()))[1]
+    rows += [(name, "", some[name]) for name in ("real faces", "PCA faces", "blurred faces", "noise")]
+    for name, arguments, scores in rows:
+        lines.append(f"| {name} | {arguments} | " + " | ".join(form.format(scores[key]) for key, form in SCORES.items()) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def main():
+    """The command: trains and scores the rows, `--workers` at a time, and writes the table and the grids."""
+    parser = runtime.Parser(__doc__)
+    add = parser.add_argument
+    add("--data", type=Path, default=Path("imgs"), metavar="DIR", help="packed faces (default: imgs)")
+    add("--out", type=Path, default=Path("Output-recipe"), metavar="DIR", help="(default: Output-recipe)")
+    add("--images", type=runtime.number(int, 1), default=30_000, help="images seen by each row (default: 30000)")
+    add("--channels", type=runtime.number(int, 1), default=32, help="width of the networks (default: 32)")
+    add("--n", type=runtime.number(int, 20), default=2000, help="faces to be scored (default: 2000)")
+    add("--rows", nargs="+", choices=ROWS, default=list(ROWS), metavar="ROW", help="names in this file (default: all)")
+    add("--workers", type=runtime.number(int, 1), default=1, help="rows at a time (default: 1)")
+    add("--device", choices=("auto", "cpu", "gpu"), default="auto", help="(default: auto)")
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    with ThreadPoolExecutor(options.workers) as threads:
+        results = dict(zip(options.rows, threads.map(lambda name: train_and_score(name, options), options.rows)))
+    (options.out / "table.md").write_text(table(results))
+    faces = []
+    for folder, _ in results.values():
+        generator, _ = load_generator(folder / "generator.safetensors")
+        faces.append(draw_faces(generator, face_noise(range(12), generator.z_dim)))
+    figures.save_picture(options.out / "grids.png", figures.grid(np.concatenate(faces), columns=12))
+    print(table(results) + f"\n{options.out}/grids.png has twelve faces of each row, in the same order")
+
+
+if __name__ == "__main__":
+    runtime.run_command(main)

@@ -1,0 +1,172 @@
+"""Says in numbers how good generated faces are: against real faces that training never saw, and beside known baselines.
+
+    python evaluate.py                          # Output's best generator against imgs/ → Output/evaluation
+    python evaluate.py --fake pictures/         # any folder of pictures, from any program; also a .npy of packed faces
+    python evaluate.py --fid                    # also FID and KID, which need a network's weights (100 MB, fetched once)
+
+Writes scores.json and report.png (the faces, their nearest training faces, and the scores as bars).
+"""
+import runtime  # noqa: I001  (first: it prepares the CPU before Paddle is imported)
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+
+import fid
+import figures
+import metrics
+from checkpoint import describe_generator, find_generator, load_discriminator, load_generator
+from dataReader import DataReader, map_faces
+from files import write_json
+from network import Generator, draw_faces
+from photos import decode, list_pictures, reason
+from randomness import draws, face_noise
+from runtime import UserError
+
+FEWEST, FEW = 20, 500  # faces that can be scored at all; that make scores worth something
+COLUMNS = {"swd_mean": ("SWD", "{:.1f}"), "ms_ssim": ("MS-SSIM", "{:.3f}"), "two_sample": ("two-sample", "{:.3f}"),
+           "two_sample_error": ("±", "{:.3f}"), "nearest": ("nearest", "{:.2f}"), "nearest_1%": ("closest 1%", "{:.2f}"),
+           "fid": ("FID", "{:.1f}"), "kid": ("KID", "{:.4f}"), "kid_error": ("±", "{:.4f}")}
+LEGEND = """SWD         sliced Wasserstein distance of patches, x 1000, mean over the levels; lower is better
+MS-SSIM     likeness of random pairs; best as the real faces', more means less variety
+two-sample  how often a small network tells them from real faces; 0.5 is perfect
+nearest     distance to the nearest training face, over that of held-out faces: near 0 are copies, and blur makes it small
+closest 1%  the same of those nearest to a training face"""
+
+
+def read_options():
+    """Every option of the command."""
+    parser = runtime.Parser(__doc__)
+    add = parser.add_argument
+    add("--fake", type=Path, metavar="PATH", help="a weights file, a folder or .zip of pictures, or a .npy file of uint8 "
+        "[N, S, S, 3] (default: the generator that generator.py draws with)")
+    add("--real", default="imgs", metavar="DIR", help="packed faces; compared with are those held out (default: imgs)")
+    add("--n", type=runtime.number(int, FEWEST), default=2000, help="how many faces (default: 2000, or as many as are held out)")
+    add("--out", type=Path, default=Path("Output/evaluation"), metavar="DIR", help="(default: Output/evaluation)")
+    add("--seed", type=runtime.number(int, 0), default=0, help="of all that is drawn at random, the faces too (default: 0)")
+    add("--fid", action="store_true", help="also FID and KID, with the Inception network of pytorch-fid")
+    add("--inception", metavar="FILE", help="its weights, where they are not to be fetched")
+    add("--device", choices=("auto", "cpu", "gpu"), default="auto", help="(default: auto, a GPU where there is one)")
+    return parser.parse_args()
+
+
+def read_fakes(path, count, size, seed):
+    """At most `count` faces of what `path` names, and the generator that drew them (None for pictures)."""
+    if path.suffix == ".safetensors":
+        generator, facts = load_generator(path)
+        print(f"{path}: {describe_generator(facts)}")
+        check_size(path, generator.size, size)
+        return draw_faces(generator, face_noise(range(seed, seed + count), generator.z_dim)), generator
+    if path.suffix == ".npy":
+        if not path.exists():
+            raise UserError(f"--fake {path}: no such file")
+        faces = map_faces(path)[0]
+        check_size(path, faces.shape[1], size)
+        return faces[chosen(len(faces), count, seed)], None
+    pictures, faces = list_pictures([path], "--fake"), []
+    for row in chosen(len(pictures), count, seed):
+        try:
+            faces.append(decode(pictures[row].read(), size, "center"))
+        except Exception as error:  # whatever a broken file makes a decoder say
+            print(f"skipped {pictures[row].name}: {reason(error)}")
+    if len(faces) < FEWEST:
+        raise UserError(f"--fake {path}: {len(faces)} readable pictures are too few; scores need {FEWEST}")
+    return np.stack(faces), None
+
+
+def check_size(path, size, wanted):
+    """Raises UserError where faces to be compared differ in size."""
+    if size != wanted:
+        raise UserError(f"--fake {path}: its faces have {size} px, those in --real {wanted}; name faces packed with "
+                        f"pretreat.py --size {size}")
+
+
+def chosen(available, count, seed):
+    """Which of the `available` things to take, where `count` are enough."""
+    return np.sort(draws(seed, "chosen").permutation(available)[:count])
+
+
+def look_at(faces, training, inception):
+    """What several scores need of a set of faces: themselves, their nearest training faces, their Inception features."""
+    distances, rows = metrics.nearest(faces, training)
+    return SimpleNamespace(faces=faces, distances=distances, nearest=rows,
+                           features=fid.features(inception, faces) if inception else None)
+
+
+def score(some, reals, seed):
+    """All scores of a set of faces, by name; both arguments as `look_at` gives them."""
+    distances = metrics.sliced_wasserstein(some.faces, reals.faces, seed)
+    accuracy, error = metrics.two_sample_accuracy(some.faces, reals.faces, seed)
+    scores = {**{f"swd_{size}": distance for size, distance in distances.items()},
+              "swd_mean": float(np.mean(list(distances.values()))), "ms_ssim": metrics.ms_ssim(some.faces, seed),
+              "two_sample": accuracy, "two_sample_error": error}
+    for name, share in (("nearest", 0.5), ("nearest_1%", 0.01)):
+        scores[name] = float(np.quantile(some.distances, share) / np.quantile(reals.distances, share))
+    if some.features is not None:
+        kid, deviation = fid.kernel_distance(some.features, reals.features, seed)
+        scores.update(fid=fid.frechet_distance(some.features, reals.features), kid=kid, kid_error=deviation)
+    return scores
+
+
+def table(scores):
+    """The scores of all sets as lines of text."""
+    columns = [key for key in COLUMNS if key in scores["generated"]]
+    rows = [["", *(COLUMNS[key][0] for key in columns)]]
+    rows += [[name, *(COLUMNS[key][1].format(some[key]) for key in columns)] for name, some in scores.items()]
+    return "\n".join(row[0].ljust(18) + "".join(cell.rjust(12) for cell in row[1:]) for row in rows)
+
+
+def judge_discriminator(path, fakes, heldout, training):
+    """How often the run's own discriminator was right, by kind of face, printed and returned; {} where it is not at hand."""
+    path = path.with_name("checkpoint.safetensors")
+    if path.parent.name == "pretrained" or not path.exists():
+        return {}
+    discriminator = load_discriminator(path, fakes.shape[1])
+    right = {"training reals": float((metrics.judge_all(discriminator, training) > 0).mean()),
+             "held-out reals": float((metrics.judge_all(discriminator, heldout) > 0).mean()),
+             "generated": float((metrics.judge_all(discriminator, fakes) < 0).mean())}
+    print("the discriminator of the run is right on " + ", ".join(f"{share:.1%} of {name}" for name, share in right.items())
+          + (": it knows the training faces by heart" if right["training reals"] > right["held-out reals"] + 0.1 else ""))
+    return right
+
+
+def main():
+    """The command: reads its options, gathers the faces, scores them, and writes table, file and page."""
+    options = read_options()
+    path = options.fake or find_generator()
+    heldout, training = (DataReader(options.real, 1, split=split) for split in ("heldout", "train"))
+    most = min(options.n, len(heldout), len(training))
+    if most < FEWEST:
+        raise UserError(f"{options.real}: {len(heldout)} faces held out of training and {len(training)} in it; scores need "
+                        f"{FEWEST} of each: pack them with a larger pretreat.py --holdout")
+    runtime.choose_device(options.device)
+    inception = fid.load_inception(fid.find_inception(options.inception)) if options.fid or options.inception else None
+    fakes, generator = read_fakes(path, most, heldout.size, options.seed)
+    count = len(fakes)
+    print(f"comparing {count:,} faces with as many that training never saw"
+          + (f"; {options.n:,} were asked for, but there are no more" if count < options.n else ""))
+    if count < FEW:
+        print(f"note: so few make noisy scores; hold more out with pretreat.py --holdout, {FEW} at least")
+
+    real_faces = heldout.faces[heldout.rows[chosen(len(heldout), count, options.seed)]]
+    known_faces = training.faces[training.rows[chosen(len(training), count, options.seed)]]
+    reals = look_at(real_faces, training, inception)
+    generated = look_at(fakes, training, inception)
+    scores = {"generated": score(generated, reals, options.seed)}
+    for name, faces in metrics.baselines(known_faces, generator or Generator(heldout.size), options.seed).items():
+        scores[name] = score(look_at(faces, training, inception), reals, options.seed)
+    print(f"\n{table(scores)}\n\n{LEGEND}")
+    discriminator = judge_discriminator(path, fakes, real_faces, known_faces)
+
+    options.out.mkdir(parents=True, exist_ok=True)
+    write_json(options.out / "scores.json", {"fake": str(path), "real": options.real, "n": count, "seed": options.seed,
+                                             "scores": scores, "discriminator is right": discriminator})
+    closest = generated.distances.argsort()[:10]
+    copied = training.faces[training.rows[generated.nearest[closest]]]
+    figures.save_report(options.out / "report.png", fakes[:100], real_faces[:100], fakes[closest], copied, scores)
+    print(f"{options.out}/scores.json has the numbers, {options.out}/report.png the page to look at")
+
+
+if __name__ == "__main__":
+    runtime.run_command(main)

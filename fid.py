@@ -1,0 +1,241 @@
+"""FID and KID: how far generated faces are from real ones, in the features of an Inception network.
+
+Both take the network, its weights and the arithmetic of pytorch-fid (https://github.com/mseitzer/pytorch-fid), whose numbers
+are those of the papers: Heusel et al. 2017 (FID) and Bińkowski et al. 2018 (KID). The weights are a download of 96 MB.
+benchmarks/inception_proof.py shows that the numbers are the same.
+"""
+import hashlib
+import http.client
+import io
+import pickle
+import urllib.request
+import warnings
+from contextlib import redirect_stdout
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import paddle
+import paddle.nn as nn
+import paddle.nn.functional as F
+from scipy import linalg
+from tqdm import tqdm
+
+from checkpoint import set_network
+from files import replacing
+from randomness import draws
+from runtime import UserError
+from torchfile import read_torch
+
+URL = "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth"
+SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
+BY_HAND = f"fetch {URL} by hand and give its path with --inception PATH"
+SIDE = 299  # px, what Inception sees
+FEATURES = 2048
+OFFSET = 1e-6  # for the diagonals of covariances whose product has no root
+KID_SUBSETS, KID_FACES = 100, 1000  # how many subsets, and of how many faces
+
+
+class ConvBN(nn.Layer):
+    """Convolution without bias, batch normalisation, ReLU; the default padding keeps the size at stride 1."""
+
+    def __init__(self, inputs, outputs, kernel, stride=1, padding="SAME"):
+        super().__init__()
+        self.conv = nn.Conv2D(inputs, outputs, kernel, stride, padding, bias_attr=False)
+        self.bn = nn.BatchNorm2D(outputs, epsilon=0.001)
+
+    def forward(self, x):
+        return F.relu(self.bn(self.conv(x)))
+
+
+class Block(nn.Layer):
+    """Branches side by side, joined channel by channel; the layers have the names that they have in the weights' file.
+
+    A branch is a list of layers: (channels, kernel) and, where it halves the map, stride and padding. A list of two such
+    layers is a fork, which ends a branch. The branch called branch_pool sees what `pool` makes of the input.
+    """
+
+    def __init__(self, inputs, pool, **branches):
+        super().__init__()
+        self.pool, self.branches = pool, {name: [] for name in branches}
+        for branch, layers in branches.items():
+            width = inputs
+            for number, layer in enumerate(layers, start=1):
+                fork = layer if isinstance(layer, list) else [layer]
+                name = branch if len(layers) == 1 else f"{branch}_{number}"
+                names = [name] if len(fork) == 1 else [f"{name}a", f"{name}b"]
+                self.branches[branch].append([self.add_sublayer(name, ConvBN(width, *geometry))
+                                              for name, geometry in zip(names, fork)])
+                width = fork[0][0]
+
+    def forward(self, x):
+        outputs = []
+        for branch, layers in self.branches.items():
+            ends = [self.pool(x) if branch == "branch_pool" else x]
+            for fork in layers:
+                ends = [layer(ends[0]) for layer in fork]
+            outputs += ends
+        return paddle.concat(outputs, axis=1)
+
+
+HALVED = (2, 0)  # stride and padding
+ROW, COLUMN = (1, 7), (7, 1)
+halve = partial(F.max_pool2d, kernel_size=3, stride=2)
+average = partial(F.avg_pool2d, kernel_size=3, stride=1, padding=1, exclusive=True)  # without the padding, as in TensorFlow
+maximum = partial(F.max_pool2d, kernel_size=3, stride=1, padding=1)
+
+
+def block_a(inputs, pooled):
+    return Block(inputs, average, branch1x1=[(64, 1)], branch5x5=[(48, 1), (64, 5)],
+                 branch3x3dbl=[(64, 1), (96, 3), (96, 3)], branch_pool=[(pooled, 1)])
+
+
+def block_b(inputs):
+    return Block(inputs, halve, branch3x3=[(384, 3, *HALVED)], branch3x3dbl=[(64, 1), (96, 3), (96, 3, *HALVED)], branch_pool=[])
+
+
+def block_c(inputs, width):
+    return Block(inputs, average, branch1x1=[(192, 1)], branch7x7=[(width, 1), (width, ROW), (192, COLUMN)],
+                 branch7x7dbl=[(width, 1), (width, COLUMN), (width, ROW), (width, COLUMN), (192, ROW)], branch_pool=[(192, 1)])
+
+
+def block_d(inputs):
+    return Block(inputs, halve, branch3x3=[(192, 1), (320, 3, *HALVED)],
+                 branch7x7x3=[(192, 1), (192, ROW), (192, COLUMN), (192, 3, *HALVED)], branch_pool=[])
+
+
+def block_e(inputs, pool):
+    fork = [(384, (1, 3)), (384, (3, 1))]
+    return Block(inputs, pool, branch1x1=[(320, 1)], branch3x3=[(384, 1), fork], branch3x3dbl=[(448, 1), (384, 3), fork],
+                 branch_pool=[(192, 1)])
+
+
+class Inception(nn.Sequential):
+    """Inception v3 (Szegedy et al. 2015) as FID has it: float32 pictures [N, 3, H, W] in [0, 1] → float32 features [N, 2048].
+
+    That is TensorFlow's network of 2015 with all its peculiarities, such as the maximum in the last block alone. It is in
+    evaluation mode.
+    """
+
+    def __init__(self):
+        super().__init__(
+            ("Conv2d_1a_3x3", ConvBN(3, 32, 3, *HALVED)), ("Conv2d_2a_3x3", ConvBN(32, 32, 3, 1, 0)),
+            ("Conv2d_2b_3x3", ConvBN(32, 64, 3)), ("maxpool1", nn.MaxPool2D(3, 2)),
+            ("Conv2d_3b_1x1", ConvBN(64, 80, 1)), ("Conv2d_4a_3x3", ConvBN(80, 192, 3, 1, 0)), ("maxpool2", nn.MaxPool2D(3, 2)),
+            ("Mixed_5b", block_a(192, 32)), ("Mixed_5c", block_a(256, 64)), ("Mixed_5d", block_a(288, 64)),  # 35×35
+            ("Mixed_6a", block_b(288)), ("Mixed_6b", block_c(768, 128)), ("Mixed_6c", block_c(768, 160)),  # 17×17
+            ("Mixed_6d", block_c(768, 160)), ("Mixed_6e", block_c(768, 192)),
+            ("Mixed_7a", block_d(768)), ("Mixed_7b", block_e(1280, average)), ("Mixed_7c", block_e(2048, maximum)))  # 8×8
+        self.eval()
+
+    def forward(self, pictures):
+        pictures = F.interpolate(pictures, [SIDE, SIDE], mode="bilinear")
+        return super().forward(2 * pictures - 1).mean([2, 3])
+
+
+@paddle.no_grad()
+def features(inception, faces, batch_size=32):
+    """What `inception` sees in faces uint8 [N, S, S, 3]: float32 [N, 2048]; shows a progress bar."""
+    result = np.empty((len(faces), FEATURES), np.float32)
+    with tqdm(total=len(faces), unit="face", disable=None) as bar:
+        for start in range(0, len(faces), batch_size):
+            pictures = faces[start:start + batch_size].transpose(0, 3, 1, 2).astype(np.float32) / 255
+            result[start:start + batch_size] = inception(paddle.to_tensor(pictures)).numpy()
+            bar.update(len(pictures))
+    return result
+
+
+def frechet_distance(a, b):
+    """FID of two sets of features [N, d] and [M, d]: the Fréchet distance of the Gaussians with their means and covariances.
+
+    |mean_a - mean_b|² + tr(cov_a + cov_b - 2 √(cov_a cov_b)), in float64. It falls with the number of faces: compare it
+    between equal numbers alone. Raises UserError where the root is far from real.
+    """
+    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    gap = a.mean(axis=0) - b.mean(axis=0)
+    cov_a, cov_b = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
+    root = matrix_root(cov_a @ cov_b)
+    if not np.isfinite(root).all():
+        offset = OFFSET * np.eye(len(cov_a))
+        root = matrix_root((cov_a + offset) @ (cov_b + offset))
+    if not np.allclose(np.diagonal(root).imag, 0, atol=1e-3):
+        raise UserError(f"no FID of {len(a)} and {len(b)} faces: the root of their covariances is not real; take more faces", 1)
+    return float(gap @ gap + np.trace(cov_a) + np.trace(cov_b) - 2 * np.trace(root).real)
+
+
+def matrix_root(matrix):
+    """The square root of a matrix, in silence: few faces make it singular, and SciPy says so, before 1.16 on stdout."""
+    with redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("ignore", linalg.LinAlgWarning)
+        return linalg.sqrtm(matrix)
+
+
+def kernel_distance(a, b, seed):
+    """KID of two sets of features [N, d] and [M, d]: (mean, standard deviation) of `squared_mmd` over random subsets.
+
+    As usual they are 100 of 1000 (of all, where a set has fewer). How many faces there are does not move the mean.
+    """
+    size = min(KID_FACES, len(a), len(b))
+    estimates = []
+    for i in range(KID_SUBSETS):
+        random = draws(seed, "kid", i)
+        estimates.append(squared_mmd(*(x[random.choice(len(x), size, replace=False)].astype(np.float64) for x in (a, b))))
+    return float(np.mean(estimates)), float(np.std(estimates))
+
+
+def squared_mmd(a, b):
+    """The unbiased estimate of MMD² between features [n, d] and [n, d] with the kernel (x·y / d + 1)³; it may be below 0."""
+    count, width = a.shape
+    aa, bb, ab = ((x @ y.T / width + 1) ** 3 for x, y in ((a, a), (b, b), (a, b)))
+    within = aa.sum() - np.trace(aa) + bb.sum() - np.trace(bb)
+    return within / (count * (count - 1)) - 2 * ab.mean()
+
+
+def find_inception(path=None):
+    """The file with Inception's weights: `path`, or the one where pytorch-fid has it, downloaded if it is not there yet.
+
+    Raises UserError where `path` is no file or the download fails, which leaves nothing then.
+    """
+    if path is not None:
+        if not Path(path).is_file():
+            raise UserError(f"{path}: no such file; {BY_HAND}")
+        return Path(path)
+    path = Path.home() / ".cache" / "torch" / "hub" / "checkpoints" / Path(URL).name
+    if not path.exists():
+        content = download(URL)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as temporary:
+            temporary.write_bytes(content)
+    return path
+
+
+def download(url):
+    """The bytes of the weights' file at `url`, with a progress bar. Raises UserError where they are not what they should be."""
+    content = bytearray()
+    try:
+        with (urllib.request.urlopen(url, timeout=60) as answer,
+              tqdm(total=answer.length, desc=Path(url).name, unit="B", unit_scale=True, disable=None) as bar):
+            while part := answer.read(2 ** 16):
+                content += part
+                bar.update(len(part))
+    except (OSError, http.client.HTTPException) as error:
+        raise UserError(f"the download of Inception's weights failed ({error}); try again, or {BY_HAND}", status=1) from None
+    if hashlib.sha256(content).hexdigest() != SHA256:
+        raise UserError(f"the download of Inception's weights broke off, or gave another file; try again, or {BY_HAND}", status=1)
+    return content
+
+
+def load_inception(path):
+    """The `Inception` of a file with pytorch-fid's weights. Raises UserError for any other file, before any of it is parsed."""
+    content = Path(path).read_bytes()
+    if hashlib.sha256(content).hexdigest() != SHA256:
+        raise UserError(f"{path}: not pytorch-fid's weights, or not all of them; delete it, or {BY_HAND}")
+    try:
+        arrays = read_torch(content)
+    except pickle.UnpicklingError as error:
+        raise UserError(f"{path}: more than weights is in it ({error})") from None
+    inception = Inception()
+    set_network("inception", inception, {
+        "inception." + name.replace("running_mean", "_mean").replace("running_var", "_variance"): array
+        for name, array in arrays.items()}, path)
+    return inception

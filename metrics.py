@@ -1,0 +1,198 @@
+"""How good generated faces are, in numbers. Faces are uint8 [N, S, S, 3] throughout, and nothing needs to be downloaded.
+
+What a number is worth shows beside those of `baselines`: other real faces, and faces that are wrong in a known way.
+"""
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import paddle
+from scipy.linalg import eigh
+from scipy.ndimage import correlate1d, gaussian_filter
+
+from dataReader import normalise
+from network import Discriminator, Generator, bce_d_loss, draw_faces
+from randomness import draws, face_noise
+from runtime import usable_cpus
+
+SMALLEST_LEVEL = 16  # px, of the Laplacian pyramid
+PATCH = 7  # px
+PATCHES = 128  # a face and level
+DIRECTIONS = 256
+QUICK_FACES = 1000  # for the scores during training
+MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang et al. 2003, section 3.2
+
+
+def sliced_wasserstein(fakes, reals, seed=0, directions=DIRECTIONS):
+    """The distances of patches of two equal numbers of faces, × 1000: {size in px: distance}, fine to coarse; 0 is best.
+
+    Sliced Wasserstein distance over the levels of a Laplacian pyramid (Karras et al. 2018, section 5), as in their
+    program: 128 patches of 7×7 px a face and level, normalised by channel.
+    """
+    distances = {}
+    for fake_level, real_level in zip(laplacian_pyramid(fakes), laplacian_pyramid(reals)):
+        size = fake_level.shape[2]
+        one, other = (patches(level, seed) for level in (fake_level, real_level))
+        slices = draws(seed, "slices", size).standard_normal((directions, one.shape[1]), dtype=np.float32)
+        slices /= np.linalg.norm(slices, axis=1, keepdims=True)
+
+        def gap(some):
+            return np.abs(np.sort(some @ one.T) - np.sort(some @ other.T)).mean()
+
+        with ThreadPoolExecutor(usable_cpus()) as threads:  # a few slices at a time: all at once would take gigabytes
+            distances[size] = float(1000 * np.mean(list(threads.map(gap, np.split(slices, directions // 16)))))
+    return distances
+
+
+def quick_scores(generator, reals):
+    """The scores that take seconds, of a generator against held-out faces: {"swd", "ms_ssim"}."""
+    fakes = draw_faces(generator, face_noise(range(len(reals)), generator.z_dim))
+    return {"swd": float(np.mean(list(sliced_wasserstein(fakes, reals, directions=64).values()))), "ms_ssim": ms_ssim(fakes)}
+
+
+def laplacian_pyramid(faces):
+    """Yields float32 [N, 3, S, S]: what each halving of the size down to 16 px loses, and then what is left."""
+    level = faces.transpose(0, 3, 1, 2).astype(np.float32)
+    while level.shape[2] > SMALLEST_LEVEL:
+        half = blur(level)[:, :, ::2, ::2]
+        doubled = np.zeros_like(level)
+        doubled[:, :, ::2, ::2] = half
+        yield level - 4 * blur(doubled)
+        level = half
+    yield level
+
+
+def blur(pictures):
+    """Convolves the last two axes with Burt and Adelson's 5-tap kernel."""
+    kernel = np.array([1, 4, 6, 4, 1], np.float32) / 16
+    return correlate1d(correlate1d(pictures, kernel, axis=2, mode="mirror"), kernel, axis=3, mode="mirror")
+
+
+def patches(level, seed):
+    """Patches of pictures [N, 3, S, S] from random places, flat: float32 [N · 128, 147], each channel with mean 0, deviation 1."""
+    count, _, size, _ = level.shape
+    top, left = draws(seed, "patches", size).integers(0, size - PATCH + 1, (2, count * PATCHES, 1, 1))
+    row, column = np.mgrid[:PATCH, :PATCH]
+    face = np.repeat(np.arange(count), PATCHES)[:, None, None]
+    cut = np.stack([level[:, channel][face, top + row, left + column] for channel in range(3)], axis=1)
+    cut -= cut.mean(axis=(0, 2, 3), keepdims=True)
+    cut /= cut.std(axis=(0, 2, 3), keepdims=True) + 1e-8
+    return cut.reshape(len(cut), -1)
+
+
+def ms_ssim(faces, seed=0):
+    """Mean likeness of random pairs of faces, 0 to 1: what a collapsed generator has more of than the real faces.
+
+    Multi-scale structural similarity (Wang et al. 2003), used so by Odena et al. 2017, section 4.2.
+    """
+    order = draws(seed, "pairs").permutation(len(faces))
+    half = len(faces) // 2
+    one, other = (faces[rows].transpose(0, 3, 1, 2).astype(np.float32) for rows in (order[:half], order[half:2 * half]))
+    result = 1.0
+    for scale, weight in enumerate(MS_SSIM_WEIGHTS):
+        luminance, contrast = ssim_terms(one, other)
+        last = scale == len(MS_SSIM_WEIGHTS) - 1
+        result = result * np.maximum(luminance * contrast if last else contrast, 0).mean(axis=(1, 2, 3)) ** weight
+        if not last:
+            one, other = (some.reshape(half, 3, some.shape[2] // 2, 2, -1, 2).mean(axis=(3, 5)) for some in (one, other))
+    return float(result.mean())
+
+
+def ssim_terms(one, other):
+    """Luminance, and contrast with structure, of two sets of pictures [N, 3, S, S] in 0–255, per window (Wang et al. 2004)."""
+    window = min(11, one.shape[2])
+    distance = np.arange(window) - (window - 1) / 2
+    kernel = np.exp(-0.5 * (distance / (1.5 * window / 11)) ** 2)
+    kernel = (kernel / kernel.sum()).astype(np.float32)
+    start, count = window // 2, one.shape[2] - window + 1  # whole windows only
+
+    def mean(pictures):
+        smooth = correlate1d(correlate1d(pictures, kernel, axis=2), kernel, axis=3)
+        return smooth[:, :, start:start + count, start:start + count]
+
+    mean1, mean2 = mean(one), mean(other)
+    variances = mean(one ** 2) - mean1 ** 2 + mean(other ** 2) - mean2 ** 2
+    covariance = mean(one * other) - mean1 * mean2
+    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+    return (2 * mean1 * mean2 + c1) / (mean1 ** 2 + mean2 ** 2 + c1), (2 * covariance + c2) / (variances + c2)
+
+
+def two_sample_accuracy(fakes, reals, seed=0, epochs=5, channels=8):
+    """How often a small new discriminator, trained on one half of two sets, is right on the other: (share, standard error).
+
+    0.5 is perfect, 1.0 the worst. A classifier two-sample test (Lopez-Paz & Oquab 2017, section 3).
+    """
+    half = len(fakes) // 2
+    paddle.seed(seed)
+    judge = Discriminator(fakes.shape[1], channels)
+    adam = paddle.optimizer.Adam(1e-3, parameters=[weight for weight in judge.parameters() if not weight.stop_gradient])
+    for epoch in range(epochs):
+        order = draws(seed, "two-sample order", epoch)
+        for rows in np.array_split(order.permutation(half), max(1, half // 50)):
+            one, other = normalise(reals[rows]), normalise(fakes[rows])
+            logits = judge(paddle.concat([one, other]))
+            bce_d_loss(logits[:len(rows)], logits[len(rows):]).backward()
+            adam.step()
+            adam.clear_grad()
+    judge.eval()
+    right = np.concatenate([judge_all(judge, reals[half:]) > 0, judge_all(judge, fakes[half:]) < 0])
+    return float(right.mean()), float(np.sqrt(right.mean() * (1 - right.mean()) / len(right)))
+
+
+@paddle.no_grad()
+def judge_all(judge, faces, batch_size=100):
+    """A discriminator's logits for faces, float32 [N]."""
+    return np.concatenate([judge(normalise(faces[i:i + batch_size])).numpy() for i in range(0, len(faces), batch_size)])
+
+
+def nearest(faces, training, at_once=5000):
+    """The nearest face of a DataReader for each face, mirrored or not: (distances, places among its faces), float32, int64 [N].
+
+    The distance is the root mean square of the differences of pixel values (0–255), at 32 px.
+    """
+    one = thumbnails(faces)
+    best, rows = np.full(len(faces), np.inf, np.float32), np.zeros(len(faces), np.int64)
+    for start in range(0, len(training), at_once):
+        some = training.faces[training.rows[start:start + at_once]]
+        for some in (some, some[:, :, ::-1]):
+            other = thumbnails(some)
+            squares = (one ** 2).mean(axis=1)[:, None] + (other ** 2).mean(axis=1) - 2 / one.shape[1] * (one @ other.T)
+            nearest = squares.argmin(axis=1)
+            distances = np.sqrt(squares[np.arange(len(one)), nearest].clip(0))
+            rows = np.where(distances < best, start + nearest, rows)
+            best = np.minimum(distances, best)
+    return best, rows
+
+
+def thumbnails(faces):
+    """Faces at 32 px (smaller ones as they are), flat: float32 [N, numbers]."""
+    factor = max(1, faces.shape[1] // 32)
+    blocks = faces.reshape(len(faces), faces.shape[1] // factor, factor, -1, factor, 3)
+    return blocks.mean(axis=(2, 4), dtype=np.float32).reshape(len(faces), -1)
+
+
+def baselines(training, generator, seed=0):
+    """What the scores of generated faces are to be compared with: name → as many faces as `training` has, good ones first.
+
+    training   real faces, others than those to be compared with
+    generator  any Generator; the random generator is an untrained one of its shape
+    """
+    paddle.seed(seed)
+    random_generator = Generator(generator.size, generator.z_dim, generator.channels, generator.up)
+    deviation = training.shape[1] / 32  # px
+    return {"real faces": training,
+            "PCA faces": pca_faces(training, seed),
+            "blurred faces": gaussian_filter(training, (0, deviation, deviation, 0)),
+            "random generator": draw_faces(random_generator, face_noise(range(len(training)), generator.z_dim)),
+            "noise": draws(seed, "noise").integers(0, 256, training.shape, dtype=np.uint8)}
+
+
+def pca_faces(faces, seed=0, components=100):
+    """As many faces drawn from a normal distribution along the principal components of `faces` (eigenfaces)."""
+    flat = faces.reshape(len(faces), -1).astype(np.float32)
+    mean = flat.mean(axis=0)
+    components = min(components, len(faces) - 1)
+    # The eigenvectors of the small matrix X·Xᵀ give those of Xᵀ·X, scaled (Turk & Pentland 1991).
+    _, vectors = eigh((flat - mean) @ (flat - mean).T, subset_by_index=[len(faces) - components, len(faces) - 1])
+    deviations = vectors.T @ (flat - mean) / np.sqrt(len(faces) - 1)  # each component times its standard deviation
+    drawn = mean + draws(seed, "PCA").standard_normal((len(faces), components), dtype=np.float32) @ deviations
+    return drawn.round().clip(0, 255).astype(np.uint8).reshape(faces.shape)

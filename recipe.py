@@ -1,0 +1,89 @@
+"""Every knob of a training run, its default, and the presets. docs/recipe.md shows what each of them brings."""
+import argparse
+
+import runtime
+from network import LOSSES, UPSAMPLINGS
+
+SMALL_SET = 50_000  # faces; with fewer, --augment auto augments
+
+# The plain recipe of the tutorials (Radford et al. 2016): the samples are drawn by the generator as it is at the end.
+CLASSIC = {"batch": 128, "flip": False, "augment": "off", "ema": 0}
+PRESETS = {"best": {}, "classic": CLASSIC}
+
+# A run can only be gone on with when these are as they were.
+MATTERS = ("pictures", "batch", "channels", "z_dim", "up", "spectral_norm", "loss", "r1", "augment", "flip", "ema", "lr_d",
+           "lr_g", "beta1", "beta2", "seed", "d_steps", "g_steps")
+
+
+def parse_options(description):
+    """The options of train.py; a preset changes defaults, so what is typed beside it counts."""
+    number = runtime.number
+    parser = runtime.Parser(description)
+    add = parser.add_argument
+    add("--preset", choices=PRESETS, default="best",
+        help="classic: the plain recipe of the tutorials, batch 128, without --flip, --augment and --ema (default: best)")
+    add("--data", default="imgs", metavar="DIR", help="packed faces (default: imgs)")
+    add("--out", default="Output", metavar="DIR", help="the run's folder (default: Output)")
+    add("--fresh", action="store_true", help="start a new run, in a new numbered folder beside --out")
+    add("--epochs", type=number(int, 1), default=8, help="passes over the faces, from the run's beginning (default: 8)")
+    add("--steps", type=number(int, 1), help="steps from the run's beginning, instead of --epochs")
+    add("--seed", type=number(int, 0), default=0, help="another seed, another run (default: 0)")
+
+    # the networks
+    add("--channels", type=number(int, 1), default=64, help="width of the networks (default: 64)")
+    add("--z-dim", type=number(int, 1), default=100, help="numbers that a face is drawn from (default: 100)")
+    add("--up", choices=UPSAMPLINGS, default="deconv",
+        help="how G doubles the size: transposed convolution, or resizing and convolution (default: deconv)")
+    add("--spectral-norm", action="store_true", help="spectral normalisation of D's weights in place of batch norm")
+
+    # what they learn from
+    add("--batch", type=number(int, 2), default=32, help="faces a step, over all devices (default: 32)")
+    add("--flip", action=argparse.BooleanOptionalAction, default=True, help="mirror every other face (default: yes)")
+    add("--augment", choices=("auto", "diffaugment", "off"), default="auto",
+        help=f"change what D sees at random; auto: for fewer than {SMALL_SET:,} faces (default: auto)")
+    add("--loss", choices=LOSSES, default="bce", help="(default: bce, cross-entropy)")
+    add("--r1", type=number(float, 0), default=0.0, metavar="GAMMA",
+        help="weight of the gradient penalty on real faces (default: 0, none)")
+
+    # how they learn
+    add("--d-steps", type=number(int, 1), default=1, help="discriminator updates a step (default: 1)")
+    add("--g-steps", type=number(int, 1), default=2, help="generator updates a step (default: 2)")
+    add("--lr", type=number(float, 0), default=2e-4, help="Adam's learning rate (default: 2e-4)")
+    add("--lr-d", type=number(float, 0), metavar="LR", help="the discriminator's, where it is another")
+    add("--lr-g", type=number(float, 0), metavar="LR", help="the generator's, where it is another")
+    add("--beta1", type=number(float, 0, below=1), default=0.5, help="Adam's β1 (default: 0.5)")
+    add("--beta2", type=number(float, 0, below=1), default=0.999, help="Adam's β2 (default: 0.999)")
+    add("--ema", type=number(float, 0), default=10_000, metavar="IMAGES",
+        help="half-life of the averaged generator, in images seen; 0: no average (default: 10000)")
+
+    # the run
+    add("--sample-every", type=number(int, 1), default=500, metavar="STEPS", help="steps between sample grids (default: 500)")
+    add("--save-every", type=number(int, 1), default=500, metavar="STEPS", help="steps between checkpoints (default: 500)")
+    add("--eval-every", type=number(int, 1), default=2000, metavar="STEPS",
+        help="steps between scores on held-out faces; the best generator is kept (default: 2000)")
+    add("--device", choices=("auto", "cpu", "gpu"), default="auto", help="(default: auto, a GPU where there is one)")
+    add("--amp", choices=("off", "auto", "bfloat16", "float16"), default="off",
+        help="mixed precision on a GPU: auto takes bfloat16 where the GPU has it, else float16 (default: off)")
+    add("--visualdl", action="store_true", help="also log for VisualDL, the board that AI Studio shows")
+
+    parser.set_defaults(**PRESETS[parser.parse_args().preset])
+    options = parser.parse_args()
+    options.lr_d = options.lr if options.lr_d is None else options.lr_d
+    options.lr_g = options.lr if options.lr_g is None else options.lr_g
+    return options
+
+
+def settle_augmentation(options, faces):
+    """Decides what --augment auto means for a set of so many `faces`, and says so."""
+    if options.augment == "auto":
+        options.augment = "diffaugment" if faces < SMALL_SET else "off"
+        if options.augment != "off":
+            print(f"augmentation: on, because {faces:,} faces are few (--augment off turns it off)")
+
+
+def differences(before, options):
+    """How `options` differ from those of a run saved `before`, where that would change the weights: phrases."""
+    wanted = vars(options)
+    differing = [key for key in MATTERS if before.get(key, wanted[key]) != wanted[key]]
+    return [f"--data ({options.data} holds other faces than those it was trained on)" if key == "pictures" else
+            f"--{key.replace('_', '-')} (it has {before[key]}, you ask for {wanted[key]})" for key in differing]

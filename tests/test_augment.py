@@ -1,0 +1,49 @@
+import numpy as np
+import paddle
+import pytest
+
+from augment import chances, diffaugment
+
+UNCHANGED = [0.5, 0.5, 0.5, 0.5, 0.5, 0, 0]  # but for the hole, in the upper left corner
+
+
+def faces(count=3, size=16):
+    return np.random.default_rng(0).uniform(-1, 1, (count, 3, size, size)).astype(np.float32)
+
+
+def changed(pictures, *rows):
+    return diffaugment(paddle.to_tensor(pictures), np.array(rows, np.float32)).numpy()
+
+
+def test_one_picture_by_hand():
+    """Brightness, saturation, contrast, shift and hole, one after the other as the paper has them."""
+    [face] = faces(1)
+    numbers = [0.9, 0.2, 0.7, 0.99, 0.3, 0.6, 0.95]
+    wanted = face + 0.4
+    wanted = wanted.mean(axis=0) + (wanted - wanted.mean(axis=0)) * 0.4
+    wanted = wanted.mean() + (wanted - wanted.mean()) * 1.2
+    moved = np.zeros_like(wanted)  # of -2 … 2, by 2 down and 1 to the left
+    moved[:, 2:, :-1] = wanted[:, :-2, 1:]
+    moved[:, 10 - 4:10 + 4, 16 - 4:] = 0  # the centre is one of 0 … 16 in each direction
+    assert changed(face[None], numbers)[0] == pytest.approx(moved, abs=1e-5)
+
+
+def test_each_picture_has_its_own_changes():
+    pictures = faces()
+    rows = [UNCHANGED, [0.9] * 7, [0.1] * 7]
+    for picture, row, together in zip(pictures, rows, changed(pictures, *rows)):
+        assert changed(picture[None], row)[0] == pytest.approx(together, abs=1e-6)
+    assert changed(pictures, *[UNCHANGED] * 3)[:, :, 4:] == pytest.approx(pictures[:, :, 4:], abs=1e-6)
+
+
+def test_gradients_come_through_where_the_picture_does():
+    pictures = paddle.to_tensor(faces(1))
+    pictures.stop_gradient = False
+    diffaugment(pictures, np.array([UNCHANGED], np.float32)).sum().backward()
+    gradient = pictures.grad.numpy()[0]
+    assert gradient[:, :4, :4] == pytest.approx(0, abs=1e-6) and gradient[:, 4:, 4:] == pytest.approx(1, abs=1e-6)
+
+
+def test_changes_are_keyed():
+    assert (chances(1, "a", 2, 5) == chances(1, "a", 2, 5)).all() and chances(1, "a", 2, 5).shape == (5, 7)
+    assert (chances(1, "a", 2, 5) != chances(1, "a", 3, 5)).all() and (chances(1, "a", 2, 5) != chances(1, "b", 2, 5)).all()

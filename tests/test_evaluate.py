@@ -1,0 +1,114 @@
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import checkpoint
+import evaluate
+import figures
+import pretreat
+import train
+
+SETS = ["generated", "real faces", "PCA faces", "blurred faces", "random generator", "noise"]
+
+
+@pytest.fixture(scope="module")
+def halved(tmp_path_factory):
+    """The built-in faces at 16 px, about half of them held out."""
+    folder = tmp_path_factory.mktemp("halved")
+    options = SimpleNamespace(size=16, crop="auto", workers=2, holdout=0.5)
+    pretreat.pack(pretreat.builtin_pictures(), ["skimage.data.lfw_subset()"], folder, options)
+    return folder
+
+
+@pytest.fixture
+def evaluation(command, halved, tmp_path):
+    """evaluation("--fake", path) → result, and the scores that it wrote, if any."""
+
+    def run(*arguments):
+        result = command(evaluate, "--real", halved, "--out", tmp_path / "evaluation", "--device", "cpu", *arguments)
+        written = tmp_path / "evaluation" / "scores.json"
+        return result, json.loads(written.read_text()) if result.status == 0 else None
+
+    return run
+
+
+def training_faces(halved):
+    manifest = json.loads((halved / "manifest.json").read_text())
+    return np.delete(np.load(halved / "faces.npy"), manifest["held_out"], axis=0)
+
+
+def test_a_run_is_scored_beside_the_baselines_and_repeats_exactly(command, evaluation, halved, tmp_path):
+    assert command(train, "--data", halved, "--out", tmp_path / "run", "--device", "cpu", "--channels", 4, "--steps", 3).status == 0
+    result, written = evaluation("--fake", tmp_path / "run" / "generator.safetensors", "--n", 30)
+    assert result.status == 0 and "so few" in result.out and "trained 3 steps" in result.out
+    assert list(written["scores"]) == SETS and written["n"] == 30
+    assert all(name in result.out for name in SETS)
+    assert set(written["scores"]["generated"]) == {"swd_16", "swd_mean", "ms_ssim", "two_sample", "two_sample_error",
+                                                    "nearest", "nearest_1%"}
+    assert set(written["discriminator is right"]) == {"training reals", "held-out reals", "generated"}
+    assert min(Image.open(tmp_path / "evaluation" / "report.png").size) > 1000
+    assert evaluation("--fake", tmp_path / "run" / "generator.safetensors", "--n", 30)[1] == written
+
+
+def test_copied_pictures_of_any_size_are_found_out(evaluation, halved, tmp_path):
+    (tmp_path / "copies").mkdir()
+    for i, face in enumerate(training_faces(halved)[:30]):
+        figures.save_picture(tmp_path / "copies" / f"{i}.png", face.repeat(4, axis=0).repeat(4, axis=1))
+    (tmp_path / "copies" / "broken.png").write_bytes(b"no picture")
+    result, written = evaluation("--fake", tmp_path / "copies")
+    assert "skipped broken.png" in result.out and written["n"] == 30
+    assert written["scores"]["generated"]["nearest"] < 0.3 < 0.6 < written["scores"]["noise"]["nearest"]
+    assert written["discriminator is right"] == {}
+
+
+def test_packed_faces_are_scored(evaluation, halved, tmp_path):
+    np.save(tmp_path / "faces.npy", training_faces(halved))
+    _, written = evaluation("--fake", tmp_path / "faces.npy", "--n", 20)
+    assert written["n"] == 20 and written["scores"]["generated"]["nearest"] == 0
+
+
+@pytest.mark.parametrize("arguments, words", [
+    (["--fake", "nothing"], ["--fake nothing", "no such"]),
+    (["--fake", "missing.npy"], ["missing.npy", "no such file"]),
+    (["--fake", "small.npy"], ["small.npy", "8 px", "16", "--size"]),
+    (["--fake", "floats.npy"], ["floats.npy", "float64"]),
+    (["--fake", "three"], ["three", "3 readable", "20"]),
+    (["--n", "5"], ["--n", "at least 20"]),
+    (["--inception", "wrong.pth"], ["wrong.pth"]),
+])
+def test_bad_input_gets_a_sentence(evaluation, tmp_path, monkeypatch, arguments, words):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "wrong.pth").write_bytes(b"not the weights")
+    np.save("small.npy", np.zeros((40, 8, 8, 3), np.uint8))
+    np.save("floats.npy", np.zeros((40, 16, 16, 3)))
+    (tmp_path / "three").mkdir()
+    for i in range(3):
+        Image.new("RGB", (16, 16)).save(f"three/{i}.png")
+    result, _ = evaluation(*(arguments if "--fake" in arguments else ["--fake", "small.npy", *arguments]))
+    assert result.status == 2 and result.err.count("\n") == 1 and all(word in result.err for word in words), result.err
+    assert not (tmp_path / "evaluation").exists()
+
+
+def test_too_few_held_out_faces(command, faces16, tmp_path):
+    result = command(evaluate, "--real", faces16, "--fake", faces16 / "faces.npy", "--out", tmp_path / "out")
+    assert result.status == 2 and "--holdout" in result.err and "3" in result.err
+
+
+def test_training_scores_itself_and_keeps_the_best(command, halved, tmp_path, monkeypatch):
+    swd = iter([5.0, 3.0, 4.0])
+    monkeypatch.setattr(train.metrics, "quick_scores", lambda *_: {"swd": next(swd), "ms_ssim": 0.25})
+
+    def steps(count):
+        return command(train, "--data", halved, "--out", tmp_path / "run", "--device", "cpu", "--channels", 4, "--eval-every", 2,
+                       "--steps", count)
+
+    assert "SWD 3.0" in steps(4).out
+    steps(6)  # worse, and in another process
+    lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert [(line["step"], line["swd"]) for line in lines] == [(2, 5), (4, 3), (6, 4)]
+    _, best = checkpoint.load_generator(tmp_path / "run" / "best.safetensors")
+    _, latest = checkpoint.load_generator(tmp_path / "run" / "generator.safetensors")
+    assert (best["step"], best["scores"]["swd"], latest["step"], latest["scores"]["swd"]) == (4, 3, 6, 4)

@@ -1,0 +1,104 @@
+import numpy as np
+import paddle
+import pytest
+from scipy.ndimage import gaussian_filter
+
+import metrics
+from dataReader import DataReader
+from network import Generator
+
+
+@pytest.fixture(scope="module")
+def faces():
+    """600 "faces" of 32 px: what they have in common, and smooth and sharp-edged parts of their own."""
+    noise = np.random.default_rng(0).standard_normal((600, 32, 32, 3))
+    smooth, detail = (gaussian_filter(noise, (0, deviation, deviation, 0)) for deviation in (4, 1))
+    return (128 + smooth[0] * 1000 + smooth * 500 + 40 * (detail > 0.2)).clip(0, 255).astype(np.uint8)
+
+
+def swd(some, others):
+    return np.mean(list(metrics.sliced_wasserstein(some, others, directions=32).values()))
+
+
+def test_baselines_come_in_a_sensible_order(faces):
+    reals, training = faces[:300], faces[300:]
+    sets = metrics.baselines(training, Generator(32, 8, 4))
+    assert all(some.shape == training.shape and some.dtype == np.uint8 for some in sets.values())
+    distances = {name: swd(some, reals) for name, some in sets.items()}
+    assert distances["real faces"] < 0.8 * min(distance for name, distance in distances.items() if name != "real faces")
+    # pairs of real faces are as like as their kind is; the random generator draws one picture, noise has no likeness
+    likeness = {name: metrics.ms_ssim(some) for name, some in sets.items()}
+    assert likeness["real faces"] == pytest.approx(metrics.ms_ssim(reals), abs=0.03)
+    assert likeness["noise"] < likeness["real faces"] < likeness["random generator"]
+    accuracy = {name: metrics.two_sample_accuracy(some, reals)[0] for name, some in sets.items()}
+    assert abs(accuracy["real faces"] - 0.5) < 0.15 < 0.3 < min(accuracy["noise"], accuracy["random generator"]) - 0.5
+
+
+def test_the_distance_grows_with_what_is_wrong_and_shows_at_its_scale(faces):
+    reals, others = faces[:300], faces[300:]
+    assert swd(reals, reals) == 0 and swd(others, reals) == swd(others, reals)
+    blurred = [gaussian_filter(others, (0, deviation, deviation, 0)) for deviation in (0.5, 1, 2)]
+    distances = [metrics.sliced_wasserstein(some, reals, directions=32) for some in (others, *blurred)]
+    assert list(distances[0]) == [32, 16]
+    fine = [distance[32] for distance in distances]
+    assert fine == sorted(fine) and fine[2] > 2 * fine[0] and distances[1][16] < 1.5 * distances[0][16]
+
+
+def test_a_laplacian_pyramid_adds_up_again(faces):
+    fine, coarse = metrics.laplacian_pyramid(faces[:2])
+    doubled = np.zeros_like(fine)
+    doubled[:, :, ::2, ::2] = coarse
+    assert (fine + 4 * metrics.blur(doubled)).transpose(0, 2, 3, 1) == pytest.approx(faces[:2].astype(np.float32), abs=1e-2)
+
+
+def test_ms_ssim_of_pairs(faces):
+    assert metrics.ms_ssim(faces[:1].repeat(10, axis=0)) == pytest.approx(1)
+    half_alike = np.concatenate([faces[:1].repeat(200, axis=0), faces[100:300]])
+    assert metrics.ms_ssim(faces[:300]) < metrics.ms_ssim(half_alike) < 1
+
+
+def test_one_window_of_ssim_is_the_papers_formula():
+    one, other = (np.random.default_rng(seed).uniform(0, 255, (1, 3, 11, 11)) for seed in (0, 1))
+    distance = np.arange(11) - 5
+    weight = np.exp(-(distance[:, None] ** 2 + distance ** 2) / (2 * 1.5 ** 2))
+    weight /= weight.sum()
+    mean1, mean2 = ((weight * some).sum(axis=(2, 3)) for some in (one, other))
+    variance1, variance2 = ((weight * some ** 2).sum(axis=(2, 3)) - mean ** 2 for some, mean in ((one, mean1), (other, mean2)))
+    covariance = (weight * one * other).sum(axis=(2, 3)) - mean1 * mean2
+    luminance, contrast = metrics.ssim_terms(one, other)
+    assert luminance[..., 0, 0] == pytest.approx((2 * mean1 * mean2 + 6.5025) / (mean1 ** 2 + mean2 ** 2 + 6.5025), rel=1e-4)
+    assert contrast[..., 0, 0] == pytest.approx((2 * covariance + 58.5225) / (variance1 + variance2 + 58.5225), rel=1e-4)
+
+
+def test_two_samples_are_judged_on_faces_that_were_not_learned(faces):
+    reals, others = faces[:300], faces[300:]
+    accuracy, error = metrics.two_sample_accuracy(others, reals)
+    assert abs(accuracy - 0.5) < 4 * error and error == pytest.approx((accuracy * (1 - accuracy) / 300) ** 0.5)
+    assert metrics.two_sample_accuracy(255 - others // 2, reals)[0] > 0.9
+    assert metrics.two_sample_accuracy(others, reals) == (accuracy, error)
+
+
+def test_copies_are_found_mirrored_too(faces16):
+    training = DataReader(faces16, 1)
+    known = training.faces[training.rows]
+    fakes = np.stack([known[5], known[90][:, ::-1], 255 - known[7]])
+    distances, rows = metrics.nearest(fakes, training, at_once=40)
+    assert distances[:2] == pytest.approx(0, abs=0.1) and distances[2] > 10 and list(rows[:2]) == [5, 90]
+
+
+def test_eigenfaces_have_the_mean_and_the_spread_of_the_faces(faces):
+    drawn = metrics.pca_faces(faces, components=300).astype(float)
+    assert drawn.mean() == pytest.approx(faces.mean(), abs=3)
+    assert 0.8 < drawn.std(axis=0).mean() / faces.astype(float).std(axis=0).mean() < 1.1
+    assert (metrics.pca_faces(faces, seed=1) != metrics.pca_faces(faces, seed=2)).any()
+
+
+def test_quick_scores_change_nothing(faces):
+    generator = Generator(32, 8, 4)
+    before = {name: tensor.numpy() for name, tensor in generator.state_dict().items()}
+    paddle.seed(5)
+    first = paddle.rand([1])
+    paddle.seed(5)
+    scores = metrics.quick_scores(generator, faces[:100])
+    assert set(scores) == {"swd", "ms_ssim"} and (paddle.rand([1]) == first).all()
+    assert all((tensor.numpy() == before[name]).all() for name, tensor in generator.state_dict().items())
