@@ -63,6 +63,7 @@ class Conv2DTranspose(nn.Conv2DTranspose):
         size = x.shape[2]
         if not by_the_batch(self, x, size * size):
             return super().forward(x)
-        patches = paddle.matmul(x.flatten(2).transpose([0, 2, 1]), self.weight.reshape([len(self.weight), -1]))  # [N, h·h, outputs·kernel²]
+        weights = self.weight.reshape([len(self.weight), -1])
+        patches = paddle.matmul(x.flatten(2).transpose([0, 2, 1]), weights)  # [N, h·h, outputs·kernel²]
         size = (size - 1) * self.stride - 2 * self.padding + self.kernel
         return F.fold(patches.transpose([0, 2, 1]), [size, size], self.kernel, self.stride, self.padding)

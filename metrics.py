@@ -68,7 +68,10 @@ def blur(pictures):
 
 
 def patches(level, seed):
-    """Patches of pictures [N, 3, S, S] from random places, flat: float32 [N · 128, 147], each channel with mean 0, deviation 1."""
+    """Patches of pictures [N, 3, S, S] from random places, flat: float32 [N · 128, 147].
+
+    Each channel is scaled to mean 0 and deviation 1 over all of them.
+    """
     count, _, size, _ = level.shape
     top, left = draws(seed, "patches", size).integers(0, size - PATCH + 1, (2, count * PATCHES, 1, 1))
     row, column = np.mgrid[:PATCH, :PATCH]
