@@ -84,9 +84,10 @@ def test_epochs_count_passes_over_the_faces(training, tmp_path):
     assert checkpoint.read_facts(tmp_path / "run" / "checkpoint.safetensors")["step"] == 12
 
 
-def test_a_resumed_run_has_bitwise_the_weights_of_one_never_interrupted(command, faces16, tmp_path):
+@pytest.mark.parametrize("recipe", ["--d-steps 2", "--loss hinge --spectral-norm --r1 1 --up resize --no-flip", "--preset classic"])
+def test_a_resumed_run_has_bitwise_the_weights_of_one_never_interrupted(command, faces16, tmp_path, recipe):
     def run(name, *arguments):
-        return command(train, "--data", faces16, "--out", tmp_path / name, *TINY, "--d-steps", 2, *arguments)
+        return command(train, "--data", faces16, "--out", tmp_path / name, *TINY, *recipe.split(), *arguments)
 
     run("whole", "--steps", 7)
     run("parts", "--steps", 3)
