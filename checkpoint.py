@@ -141,7 +141,7 @@ def load_generator(path):
     except (KeyError, ValueError):
         raise UserError(f"{path}: these weights do not say which generator they belong to; "
                         "take the generator.safetensors that train.py wrote") from None
-    set_network("generator", generator, {f"generator.{name}": array for name, array in arrays.items()}, path)
+    set_network("generator", generator, {f"generator.{name}": array.astype(np.float32) for name, array in arrays.items()}, path)
     generator.eval()
     return generator, facts
 

@@ -58,9 +58,10 @@ def parse_options(description):
 
     # the run
     add("--sample-every", type=number(int, 1), default=500, metavar="STEPS", help="steps between sample grids (default: 500)")
-    add("--save-every", type=number(int, 1), default=500, metavar="STEPS", help="steps between checkpoints (default: 500)")
-    add("--eval-every", type=number(int, 1), default=2000, metavar="STEPS",
-        help="steps between scores on held-out faces; the best generator is kept (default: 2000)")
+    add("--save-every", type=number(int, 1), default=1000, metavar="STEPS",
+        help="steps between checkpoints (default: 1000)")
+    add("--eval-every", type=number(int, 1), default=4000, metavar="STEPS",
+        help="steps between scores on held-out faces; the best generator is kept (default: 4000)")
     add("--device", choices=("auto", "cpu", "gpu"), default="auto", help="(default: auto, a GPU where there is one)")
     add("--amp", choices=("off", "auto", "bfloat16", "float16"), default="off",
         help="mixed precision on a GPU: auto takes bfloat16 where the GPU has it, else float16 (default: off)")
