@@ -37,7 +37,7 @@ def parse_options(description):
     add("--spectral-norm", action="store_true", help="spectral normalisation of D's weights in place of batch norm")
 
     # what they learn from
-    add("--batch", type=number(int, 2), default=32, help="faces a step, over all devices (default: 32)")
+    add("--batch", type=number(int, 2), default=16, help="faces a step, over all devices (default: 16)")
     add("--flip", action=argparse.BooleanOptionalAction, default=True, help="mirror every other face (default: yes)")
     add("--augment", choices=("auto", "diffaugment", "off"), default="auto",
         help=f"change what D sees at random; auto: for fewer than {SMALL_SET:,} faces (default: auto)")

@@ -26,20 +26,21 @@ from randomness import face_noise  # noqa: E402
 ROWS = {
     "classic": "--preset classic",
     "classic, seed 1": "--preset classic --seed 1",
-    "classic + average": "--preset classic --ema 10000",
-    "classic + average, flips, augmentation": "--preset classic --ema 10000 --flip --augment diffaugment",
+    "classic, averaged": "--preset classic --ema 10000",
+    "batch 128": "--batch 128",
+    "batch 32": "--batch 32",
     "default": "",
     "default, seed 1": "--seed 1",
-    "without augmentation": "--augment off",
-    "batch 16": "--batch 16",
-    "batch 64": "--batch 64",
+    "batch 8": "--batch 8",
+    "no average": "--ema 0",
+    "no flips": "--no-flip",
+    "no augmentation": "--augment off",
     "hinge loss": "--loss hinge",
     "least squares": "--loss lsgan",
-    "resize-convolutions": "--up resize",
     "spectral norm, hinge loss": "--spectral-norm --loss hinge",
     "gradient penalty": "--r1 1",
-    "twice G's rate": "--lr-g 4e-4",
-    "twice both rates": "--lr 4e-4",
+    "G learns twice as fast": "--lr-g 4e-4",
+    "resize-convolutions": "--up resize",
 }
 SCORES = {"swd_64": "{:.0f}", "swd_32": "{:.0f}", "swd_16": "{:.0f}", "swd_mean": "{:.1f}", "ms_ssim": "{:.3f}",
           "two_sample": "{:.3f}", "nearest": "{:.2f}"}
@@ -55,7 +56,7 @@ def batch_of(arguments):
 
 def train_and_score(name, options):
     """Trains one row up to the budget, unless it is there already, and returns evaluate.py's scores."""
-    folder, arguments = options.out / name.replace(" ", "-").replace(",", "").replace("'", ""), ROWS[name].split()
+    folder, arguments = options.out / name.replace(",", "").replace(" ", "-"), ROWS[name].split()
     steps = options.images // batch_of(arguments)
     with open(options.out / f"{folder.name}.log", "a") as log:
         def command(script, *more):

@@ -96,7 +96,7 @@ def test_contrast_shows_both_sides(weights, faces16, tmp_path, command):
 def test_training_never_breaks_what_sampling_reads(faces16, tmp_path, command):
     command(train, "--data", faces16, "--out", tmp_path, "--channels", 4, "--steps", 1, "--device", "cpu")
     loaded, facts = checkpoint.load_generator(tmp_path / "generator.safetensors")
-    assert facts["step"] == 1 and facts["images_seen"] == 32 and not loaded.training
+    assert facts["step"] == 1 and facts["images_seen"] == 16 and not loaded.training
 
 
 def test_the_weights_that_nobody_named(weights, tmp_path, command, monkeypatch):
