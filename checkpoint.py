@@ -14,11 +14,12 @@ from files import replacing
 from network import Discriminator, Generator
 from runtime import UserError
 
-RUN = Path("Output")
+RUN, BEST, LATEST = Path("Output"), "best.safetensors", "generator.safetensors"
 SHIPPED = Path(__file__).parent / "pretrained" / "celeba64.safetensors"
 
-GENERATOR_FACTS = {"arch": str, "size": int, "z_dim": int, "channels": int, "up": str, "step": int, "images_seen": int,
+GENERATOR_FACTS = {"arch": str, "size": int, "z_dim": int, "channels": int, "step": int, "images_seen": int,
                    "data": str, "seed": int}
+ADDED_FACTS = {"up": "deconv", "pictures": ""}  # which older files lack
 
 
 def write_tensors(path, arrays, metadata):
@@ -118,15 +119,15 @@ def save_generator(path, generator, facts):
     Its `scores` on held-out faces, a dict, may be empty.
     """
     arrays = {name: tensor.numpy() for name, tensor in generator.state_dict().items()}
-    write_tensors(path, arrays, {**{key: str(facts[key]) for key in GENERATOR_FACTS}, "scores": json.dumps(facts["scores"])})
+    write_tensors(path, arrays, {**{key: str(facts[key]) for key in (*GENERATOR_FACTS, *ADDED_FACTS)},
+                                 "scores": json.dumps(facts["scores"])})
 
 
-def best_swd(folder, before):
-    """The score of folder/best.safetensors; infinite where there is none, or none from before that step."""
+def best_swd(folder):
+    """The score of folder/best.safetensors; infinite where there is none."""
     try:
         with safe_open(folder / "best.safetensors", framework="numpy") as file:
-            facts = file.metadata()
-            return json.loads(facts["scores"])["swd"] if int(facts["step"]) < before else math.inf
+            return json.loads(file.metadata()["scores"])["swd"]
     except (FileNotFoundError, SafetensorError, KeyError, TypeError, ValueError):
         return math.inf
 
@@ -136,6 +137,7 @@ def load_generator(path):
     arrays, metadata = read_tensors(path)
     try:
         facts = {key: kind(metadata[key]) for key, kind in GENERATOR_FACTS.items()}
+        facts.update({key: metadata.get(key, default) for key, default in ADDED_FACTS.items()})
         facts["scores"] = json.loads(metadata.get("scores", "{}"))
         generator = Generator(facts["size"], facts["z_dim"], facts["channels"], facts["up"])
     except (KeyError, ValueError):
@@ -151,8 +153,8 @@ def find_generator():
 
     Says which it took. Raises UserError where there are none.
     """
-    for path, what in ((RUN / "best.safetensors", "the best of the run by its score on held-out faces"),
-                       (RUN / "generator.safetensors", "the latest of the run"),
+    for path, what in ((RUN / BEST, "the best of the run by its score on held-out faces"),
+                       (RUN / LATEST, "the latest of the run"),
                        (SHIPPED, "the generator that comes with the program; train.py makes your own")):
         if path.exists():
             print(f"weights: {what}")
@@ -168,8 +170,13 @@ def load_discriminator(path, size):
     return discriminator
 
 
+def best_of(folder):
+    """The best generator of a run, the latest where none was scored."""
+    return folder / BEST if (folder / BEST).exists() else folder / LATEST
+
+
 def describe_generator(facts):
     """What `load_generator` found, as one phrase for people."""
-    score = f", SWD {facts['scores']['swd']:.1f} on held-out faces" if "swd" in facts["scores"] else ""
+    score = f", SWD {facts['scores']['swd']:.1f} on {facts['scores']['n']:,} held-out faces" if "swd" in facts["scores"] else ""
     return (f"{facts['arch']}, {facts['size']}×{facts['size']} px, trained {facts['step']:,} steps "
             f"({facts['images_seen']:,} images seen) on {facts['data']}, seed {facts['seed']}{score}")

@@ -20,8 +20,10 @@ def twice_differentiable():
     """Inside the block, gradients can be differentiated again, for which Paddle's patches (unfold, fold) are not made."""
     global needed_twice
     needed_twice = True
-    yield
-    needed_twice = False
+    try:
+        yield
+    finally:
+        needed_twice = False
 
 
 def by_the_batch(layer, x, positions):

@@ -73,7 +73,7 @@ class DataReader:
             self.faces, self._mapping = map_faces(self.path / "faces.npy")
             self.manifest = read_manifest(self.path / "manifest.json", len(self.faces))
         except (FileNotFoundError, NotADirectoryError):
-            raise UserError(f"{path}: no packed faces there; run pretreat.py first (or name their folder with --data)") from None
+            raise UserError(f"{path}: no packed faces there; run pretreat.py first, or name their folder") from None
         self.size = self.faces.shape[1]
         held_out = np.zeros(len(self.faces), bool)
         held_out[self.manifest["held_out"]] = True

@@ -16,10 +16,10 @@ import numpy as np
 import fid
 import figures
 import metrics
-from checkpoint import describe_generator, find_generator, load_discriminator, load_generator
+from checkpoint import describe_generator, find_generator, load_discriminator, load_generator, read_facts
 from dataReader import DataReader, map_faces
 from files import write_json
-from network import Generator, draw_faces
+from network import SIZES, Generator, draw_faces
 from photos import decode, list_pictures, reason
 from randomness import draws, face_noise
 from runtime import UserError
@@ -31,7 +31,8 @@ COLUMNS = {"swd_mean": ("SWD", "{:.1f}"), "ms_ssim": ("MS-SSIM", "{:.3f}"), "two
 LEGEND = """SWD         sliced Wasserstein distance of patches, x 1000, mean over the levels; lower is better
 MS-SSIM     likeness of random pairs; best as the real faces', more means less variety
 two-sample  how often a small network tells them from real faces; 0.5 is perfect
-nearest     distance to the nearest training face, over that of held-out faces: near 0 are copies, and blur makes it small
+nearest     distance to the nearest training face, over that of held-out faces: copies are near 0 (training faces themselves
+            are 0, and blur makes it small)
 closest 1%  the same of those nearest to a training face"""
 
 
@@ -44,7 +45,7 @@ def read_options():
     add("--real", default="imgs", metavar="DIR", help="packed faces; compared with are those held out (default: imgs)")
     add("--n", type=runtime.number(int, FEWEST), default=2000, help="how many faces (default: 2000, or as many as are held out)")
     add("--out", type=Path, default=Path("Output/evaluation"), metavar="DIR", help="(default: Output/evaluation)")
-    add("--seed", type=runtime.number(int, 0), default=0, help="of all that is drawn at random, the faces too (default: 0)")
+    add("--seed", type=runtime.seed, default=0, help="of all that is drawn at random, the faces too (default: 0)")
     add("--fid", action="store_true", help="also FID and KID, with the Inception network of pytorch-fid")
     add("--inception", metavar="FILE", help="its weights, where they are not to be fetched")
     add("--device", choices=("auto", "cpu", "gpu"), default="auto", help="(default: auto, a GPU where there is one)")
@@ -52,27 +53,28 @@ def read_options():
 
 
 def read_fakes(path, count, size, seed):
-    """At most `count` faces of what `path` names, and the generator that drew them (None for pictures)."""
+    """At most `count` faces of what `path` names; the generator that drew them, and a digest of what it was trained on.
+
+    The latter two are None for pictures.
+    """
     if path.suffix == ".safetensors":
         generator, facts = load_generator(path)
         print(f"{path}: {describe_generator(facts)}")
         check_size(path, generator.size, size)
-        return draw_faces(generator, face_noise(range(seed, seed + count), generator.z_dim)), generator
+        return draw_faces(generator, face_noise(range(seed, seed + count), generator.z_dim)), generator, facts["pictures"]
     if path.suffix == ".npy":
         if not path.exists():
             raise UserError(f"--fake {path}: no such file")
         faces = map_faces(path)[0]
         check_size(path, faces.shape[1], size)
-        return faces[chosen(len(faces), count, seed)], None
+        return faces[chosen(len(faces), count, seed)], None, None
     pictures, faces = list_pictures([path], "--fake"), []
     for row in chosen(len(pictures), count, seed):
         try:
             faces.append(decode(pictures[row].read(), size, "center"))
         except Exception as error:  # whatever a broken file makes a decoder say
             print(f"skipped {pictures[row].name}: {reason(error)}")
-    if len(faces) < FEWEST:
-        raise UserError(f"--fake {path}: {len(faces)} readable pictures are too few; scores need {FEWEST}")
-    return np.stack(faces), None
+    return np.array(faces), None, None
 
 
 def check_size(path, size, wanted):
@@ -87,22 +89,15 @@ def chosen(available, count, seed):
     return np.sort(draws(seed, "chosen").permutation(available)[:count])
 
 
-def look_at(faces, training, inception):
-    """What several scores need of a set of faces: themselves, their nearest training faces, their Inception features."""
-    distances, rows = metrics.nearest(faces, training)
-    return SimpleNamespace(faces=faces, distances=distances, nearest=rows,
-                           features=fid.features(inception, faces) if inception else None)
-
-
 def score(some, reals, seed):
-    """All scores of a set of faces, by name; both arguments as `look_at` gives them."""
+    """All scores of a set of faces, by name. Both have `faces`, `distances` to training faces, and `features` or None."""
     distances = metrics.sliced_wasserstein(some.faces, reals.faces, seed)
     accuracy, error = metrics.two_sample_accuracy(some.faces, reals.faces, seed)
     scores = {**{f"swd_{size}": distance for size, distance in distances.items()},
               "swd_mean": float(np.mean(list(distances.values()))), "ms_ssim": metrics.ms_ssim(some.faces, seed),
               "two_sample": accuracy, "two_sample_error": error}
-    for name, share in (("nearest", 0.5), ("nearest_1%", 0.01)):
-        scores[name] = float(np.quantile(some.distances, share) / np.quantile(reals.distances, share))
+    for name, share in (("nearest", 0.5), ("nearest_1%", 0.01)):  # nearer than a grey level is as good as equal
+        scores[name] = float(np.quantile(some.distances, share) / max(1, np.quantile(reals.distances, share)))
     if some.features is not None:
         kid, deviation = fid.kernel_distance(some.features, reals.features, seed)
         scores.update(fid=fid.frechet_distance(some.features, reals.features), kid=kid, kid_error=deviation)
@@ -117,17 +112,21 @@ def table(scores):
     return "\n".join(row[0].ljust(18) + "".join(cell.rjust(12) for cell in row[1:]) for row in rows)
 
 
-def judge_discriminator(path, fakes, heldout, training):
-    """How often the run's own discriminator was right, by kind of face, printed and returned; {} where it is not at hand."""
+def judge_discriminator(path, fakes, heldout, known, fingerprint):
+    """How often a run's own discriminator was right, by kind of face, printed and returned.
+
+    {} where no checkpoint lies beside the generator, or one that was trained on other faces than these.
+    """
     path = path.with_name("checkpoint.safetensors")
-    if path.parent.name == "pretrained" or not path.exists():
+    facts = read_facts(path)
+    if facts is None or facts["options"]["pictures"] != fingerprint:
         return {}
     discriminator = load_discriminator(path, fakes.shape[1])
-    right = {"training reals": float((metrics.judge_all(discriminator, training) > 0).mean()),
-             "held-out reals": float((metrics.judge_all(discriminator, heldout) > 0).mean()),
+    right = {"training faces": float((metrics.judge_all(discriminator, known) > 0).mean()),
+             "held-out faces": float((metrics.judge_all(discriminator, heldout) > 0).mean()),
              "generated": float((metrics.judge_all(discriminator, fakes) < 0).mean())}
     print("the discriminator of the run is right on " + ", ".join(f"{share:.1%} of {name}" for name, share in right.items())
-          + (": it knows the training faces by heart" if right["training reals"] > right["held-out reals"] + 0.1 else ""))
+          + (": it knows the training faces by heart" if right["training faces"] > right["held-out faces"] + 0.1 else ""))
     return right
 
 
@@ -136,34 +135,43 @@ def main():
     options = read_options()
     path = options.fake or find_generator()
     heldout, training = (DataReader(options.real, 1, split=split) for split in ("heldout", "train"))
-    most = min(options.n, len(heldout), len(training))
-    if most < FEWEST:
-        raise UserError(f"{options.real}: {len(heldout)} faces held out of training and {len(training)} in it; scores need "
-                        f"{FEWEST} of each: pack them with a larger pretreat.py --holdout")
+    if heldout.size not in SIZES:
+        raise UserError(f"{options.real}: faces of {heldout.size} px cannot be scored; pack them with pretreat.py --size 64, "
+                        f"or another of {', '.join(map(str, SIZES))}")
     runtime.choose_device(options.device)
-    inception = fid.load_inception(fid.find_inception(options.inception)) if options.fid or options.inception else None
-    fakes, generator = read_fakes(path, most, heldout.size, options.seed)
+    fakes, generator, trained_on = read_fakes(path, min(options.n, len(heldout), len(training)), heldout.size, options.seed)
     count = len(fakes)
-    print(f"comparing {count:,} faces with as many that training never saw"
+    if count < FEWEST:
+        raise UserError(f"{count} faces are too few, scores need {FEWEST}: {path} must hold so many, and {options.real} as many "
+                        f"held out of training (it has {len(heldout)}; pretreat.py --holdout, and then train again)")
+    print(f"comparing {count:,} faces with as many that were held out of training"
           + (f"; {options.n:,} were asked for, but there are no more" if count < options.n else ""))
     if count < FEW:
-        print(f"note: so few make noisy scores; hold more out with pretreat.py --holdout, {FEW} at least")
+        print(f"note: so few make noisy scores; with {FEW} held out, before training, they mean more (pretreat.py --holdout)")
+    same_split = trained_on in (None, "", training.fingerprint())  # nothing is known of pictures, nor of older weights
+    if not same_split:
+        print(f"note: these weights were trained on other faces than those of {options.real}, perhaps on some that are held out "
+              "here: the scores may flatter them")
+    inception = fid.load_inception(fid.find_inception(options.inception)) if options.fid or options.inception else None
+    options.out.mkdir(parents=True, exist_ok=True)
 
     real_faces = heldout.faces[heldout.rows[chosen(len(heldout), count, options.seed)]]
     known_faces = training.faces[training.rows[chosen(len(training), count, options.seed)]]
-    reals = look_at(real_faces, training, inception)
-    generated = look_at(fakes, training, inception)
-    scores = {"generated": score(generated, reals, options.seed)}
-    for name, faces in metrics.baselines(known_faces, generator or Generator(heldout.size), options.seed).items():
-        scores[name] = score(look_at(faces, training, inception), reals, options.seed)
+    sets = {"held out": real_faces, "generated": fakes,
+            **metrics.baselines(known_faces, generator or Generator(heldout.size), options.seed)}
+    distances, places = (np.split(found, len(sets)) for found in metrics.nearest(np.concatenate(list(sets.values())), training))
+    sets = {name: SimpleNamespace(faces=faces, distances=some, features=fid.features(inception, faces) if inception else None)
+            for (name, faces), some in zip(sets.items(), distances)}
+    reals = sets.pop("held out")
+    scores = {name: score(some, reals, options.seed) for name, some in sets.items()}
     print(f"\n{table(scores)}\n\n{LEGEND}")
-    discriminator = judge_discriminator(path, fakes, real_faces, known_faces)
+    right = judge_discriminator(path, fakes, real_faces, known_faces, training.fingerprint())
 
-    options.out.mkdir(parents=True, exist_ok=True)
-    write_json(options.out / "scores.json", {"fake": str(path), "real": options.real, "n": count, "seed": options.seed,
-                                             "scores": scores, "discriminator is right": discriminator})
-    closest = generated.distances.argsort()[:10]
-    copied = training.faces[training.rows[generated.nearest[closest]]]
+    write_json(options.out / "scores.json", {
+        "fake": str(path), "real": options.real, "n": count, "seed": options.seed, "scores": scores,
+        "weights were trained on the rest of these faces": same_split, "discriminator is right": right})
+    closest = sets["generated"].distances.argsort()[:10]
+    copied = training.faces[training.rows[places[1][closest]]]
     figures.save_report(options.out / "report.png", fakes[:100], real_faces[:100], fakes[closest], copied, scores)
     print(f"{options.out}/scores.json has the numbers, {options.out}/report.png the page to look at")
 

@@ -18,7 +18,7 @@ SMALLEST_LEVEL = 16  # px, of the Laplacian pyramid
 PATCH = 7  # px
 PATCHES = 128  # a face and level
 DIRECTIONS = 256
-QUICK_FACES = 1000  # for the scores during training
+QUICK_FACES = 1000  # of 64 px, for the scores during training; of larger ones fewer, so that it takes as long
 MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang et al. 2003, section 3.2
 
 
@@ -26,7 +26,8 @@ def sliced_wasserstein(fakes, reals, seed=0, directions=DIRECTIONS):
     """The distances of patches of two equal numbers of faces, × 1000: {size in px: distance}, fine to coarse; 0 is best.
 
     Sliced Wasserstein distance over the levels of a Laplacian pyramid (Karras et al. 2018, section 5), as in their
-    program: 128 patches of 7×7 px a face and level, normalised by channel.
+    program: 128 patches of 7×7 px a face and level, normalised by channel. (They take 512 directions; here the patches of
+    both sets are from the same places, so that a set has the distance 0 to itself.)
     """
     distances = {}
     for fake_level, real_level in zip(laplacian_pyramid(fakes), laplacian_pyramid(reals)):
@@ -44,16 +45,16 @@ def sliced_wasserstein(fakes, reals, seed=0, directions=DIRECTIONS):
 
 
 def quick_scores(generator, reals):
-    """The scores that take seconds, of a generator against held-out faces: {"swd", "ms_ssim"}."""
+    """The scores that take seconds, of a generator against held-out faces: {"swd", "ms_ssim", "n"}, the last their number."""
     fakes = draw_faces(generator, face_noise(range(len(reals)), generator.z_dim))
-    return {"swd": float(np.mean(list(sliced_wasserstein(fakes, reals, directions=64).values()))), "ms_ssim": ms_ssim(fakes)}
+    return {"n": len(reals), "swd": float(np.mean(list(sliced_wasserstein(fakes, reals, directions=64).values()))), "ms_ssim": ms_ssim(fakes)}
 
 
 def laplacian_pyramid(faces):
     """Yields float32 [N, 3, S, S]: what each halving of the size down to 16 px loses, and then what is left."""
     level = faces.transpose(0, 3, 1, 2).astype(np.float32)
     while level.shape[2] > SMALLEST_LEVEL:
-        half = blur(level)[:, :, ::2, ::2]
+        half = blur(level)[:, :, ::2, ::2].copy()  # a view would keep the whole
         doubled = np.zeros_like(level)
         doubled[:, :, ::2, ::2] = half
         yield level - 4 * blur(doubled)
@@ -94,7 +95,8 @@ def ms_ssim(faces, seed=0):
     for scale, weight in enumerate(MS_SSIM_WEIGHTS):
         luminance, contrast = ssim_terms(one, other)
         last = scale == len(MS_SSIM_WEIGHTS) - 1
-        result = result * np.maximum(luminance * contrast if last else contrast, 0).mean(axis=(1, 2, 3)) ** weight
+        likeness = (luminance * contrast if last else contrast).mean(axis=(1, 2, 3))
+        result = result * likeness.clip(0) ** weight
         if not last:
             one, other = (some.reshape(half, 3, some.shape[2] // 2, 2, -1, 2).mean(axis=(3, 5)) for some in (one, other))
     return float(result.mean())
@@ -125,6 +127,8 @@ def two_sample_accuracy(fakes, reals, seed=0, epochs=5, channels=8):
     0.5 is perfect, 1.0 the worst. A classifier two-sample test (Lopez-Paz & Oquab 2017, section 3).
     """
     half = len(fakes) // 2
+    # Files lie beside others like them: halves of the list would be two kinds of faces.
+    fakes, reals = (faces[draws(seed, "two-sample halves").permutation(len(faces))] for faces in (fakes, reals))
     paddle.seed(seed)
     judge = Discriminator(fakes.shape[1], channels)
     adam = paddle.optimizer.Adam(1e-3, parameters=[weight for weight in judge.parameters() if not weight.stop_gradient])
@@ -152,25 +156,24 @@ def nearest(faces, training, at_once=5000):
 
     The distance is the root mean square of the differences of pixel values (0–255), at 32 px.
     """
-    one = thumbnails(faces)
-    best, rows = np.full(len(faces), np.inf, np.float32), np.zeros(len(faces), np.int64)
+    ours = thumbnails(faces)
+    squares, places = np.full(len(faces), np.inf, np.float32), np.zeros(len(faces), np.int64)
     for start in range(0, len(training), at_once):
-        some = training.faces[training.rows[start:start + at_once]]
-        for some in (some, some[:, :, ::-1]):
-            other = thumbnails(some)
-            squares = (one ** 2).mean(axis=1)[:, None] + (other ** 2).mean(axis=1) - 2 / one.shape[1] * (one @ other.T)
-            nearest = squares.argmin(axis=1)
-            distances = np.sqrt(squares[np.arange(len(one)), nearest].clip(0))
-            rows = np.where(distances < best, start + nearest, rows)
-            best = np.minimum(distances, best)
-    return best, rows
+        some = thumbnails(training.faces[training.rows[start:start + at_once]])
+        for others in (some, some[:, :, ::-1]):
+            one, other = ours.reshape(len(ours), -1), others.reshape(len(others), -1)
+            closest = ((other ** 2).sum(axis=1) - 2 * one @ other.T).argmin(axis=1)
+            found = ((one - other[closest]) ** 2).mean(axis=1)
+            places = np.where(found < squares, start + closest, places)
+            squares = np.minimum(found, squares)
+    return np.sqrt(squares), places
 
 
 def thumbnails(faces):
-    """Faces at 32 px (smaller ones as they are), flat: float32 [N, numbers]."""
+    """Faces at 32 px (smaller ones as they are): float32 [N, 32, 32, 3] in -127.5 to 127.5, which keeps products exact."""
     factor = max(1, faces.shape[1] // 32)
     blocks = faces.reshape(len(faces), faces.shape[1] // factor, factor, -1, factor, 3)
-    return blocks.mean(axis=(2, 4), dtype=np.float32).reshape(len(faces), -1)
+    return blocks.mean(axis=(2, 4), dtype=np.float32) - 127.5
 
 
 def baselines(training, generator, seed=0):
@@ -182,9 +185,10 @@ def baselines(training, generator, seed=0):
     paddle.seed(seed)
     random_generator = Generator(generator.size, generator.z_dim, generator.channels, generator.up)
     deviation = training.shape[1] / 32  # px
-    return {"real faces": training,
+    blurred = gaussian_filter(training.astype(np.float32), (0, deviation, deviation, 0))
+    return {"training faces": training,
             "PCA faces": pca_faces(training, seed),
-            "blurred faces": gaussian_filter(training, (0, deviation, deviation, 0)),
+            "blurred faces": blurred.round().astype(np.uint8),
             "random generator": draw_faces(random_generator, face_noise(range(len(training)), generator.z_dim)),
             "noise": draws(seed, "noise").integers(0, 256, training.shape, dtype=np.uint8)}
 

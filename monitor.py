@@ -2,6 +2,7 @@
 import json
 import math
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -76,6 +77,13 @@ class Monitor:
     def seconds(self):
         """Training time of the run, with what it had before it was interrupted."""
         return self.seconds_before + time.perf_counter() - self.started
+
+    @contextmanager
+    def aside(self):
+        """What happens inside the block does not count in the images per second."""
+        before = time.perf_counter()
+        yield
+        self.logged_seconds += time.perf_counter() - before
 
     def log(self, scores):
         """Prints the status line and appends the same numbers to log.jsonl; `scores` (name → number) come along."""

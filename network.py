@@ -146,7 +146,7 @@ LOSSES = {"bce": (bce_d_loss, bce_g_loss), "hinge": (hinge_d_loss, hinge_g_loss)
 
 
 def gradient_penalty(discriminator, reals):
-    """R1 (Mescheder et al. 2018): the mean of |∇D(x)|² over real faces float32 [N, 3, S, S], a scalar; 1/2 γ of it is added."""
+    """R1 (Mescheder et al. 2018): the mean of |∇D(x)|² over real faces as D sees them, float32 [N, 3, S, S]; a scalar."""
     reals = reals.detach()
     reals.stop_gradient = False
     with twice_differentiable():

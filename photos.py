@@ -35,7 +35,7 @@ def list_pictures(paths, flag="--input"):
         if path.is_dir():
             pictures += pictures_in_folder(path)
         elif zipfile.is_zipfile(path):
-            pictures += pictures_in_zip(path)
+            pictures += pictures_in_zip(path, flag)
         elif path.exists():
             raise UserError(f"{flag} {path}: neither a folder nor a readable .zip file")
         else:
@@ -76,12 +76,12 @@ def check_length(length):
         raise ValueError(f"larger than {MOST_BYTES >> 20} MiB")
 
 
-def pictures_in_zip(path):
+def pictures_in_zip(path, flag):
     """Its pictures, in its own order; the file stays open for reading them. Raises UserError for a damaged one."""
     try:
         archive = zipfile.ZipFile(path)
     except (zipfile.BadZipFile, RuntimeError, UnicodeError) as error:  # RuntimeError: a version unknown to Python
-        raise UserError(f"--input {path}: a damaged or unusual .zip file ({error}); fetch or pack it again") from None
+        raise UserError(f"{flag} {path}: a damaged or unusual .zip file ({error}); fetch or pack it again") from None
     return [Picture(name, lambda entry=entry: read_entry(archive, entry))
             for entry in archive.infolist() if not entry.is_dir() and is_wanted(name := entry_name(entry))]
 

@@ -1,6 +1,4 @@
 """Every knob of a training run, its default, and the presets. docs/recipe.md shows what each of them brings."""
-import argparse
-
 import runtime
 from network import LOSSES, UPSAMPLINGS
 
@@ -13,6 +11,8 @@ PRESETS = {"best": {}, "classic": CLASSIC}
 # A run can only be gone on with when these are as they were.
 MATTERS = ("pictures", "batch", "channels", "z_dim", "up", "spectral_norm", "loss", "r1", "augment", "flip", "ema", "lr_d",
            "lr_g", "beta1", "beta2", "seed", "d_steps", "g_steps")
+# What was in force in runs that were saved before there were these options.
+OLDER = {"up": "deconv", "spectral_norm": False, "loss": "bce", "r1": 0, "augment": "off", "flip": False, "ema": 10_000}
 
 
 def parse_options(description):
@@ -27,7 +27,7 @@ def parse_options(description):
     add("--fresh", action="store_true", help="start a new run, in a new numbered folder beside --out")
     add("--epochs", type=number(int, 1), default=8, help="passes over the faces, from the run's beginning (default: 8)")
     add("--steps", type=number(int, 1), help="steps from the run's beginning, instead of --epochs")
-    add("--seed", type=number(int, 0), default=0, help="another seed, another run (default: 0)")
+    add("--seed", type=runtime.seed, default=0, help="another seed, another run (default: 0)")
 
     # the networks
     add("--channels", type=number(int, 1), default=64, help="width of the networks (default: 64)")
@@ -38,7 +38,8 @@ def parse_options(description):
 
     # what they learn from
     add("--batch", type=number(int, 2), default=16, help="faces a step, over all devices (default: 16)")
-    add("--flip", action=argparse.BooleanOptionalAction, default=True, help="mirror every other face (default: yes)")
+    add("--flip", action="store_true", default=True, help="mirror each face with probability 1/2 (the default)")
+    add("--no-flip", action="store_false", dest="flip", help="leave them as they are")
     add("--augment", choices=("auto", "diffaugment", "off"), default="auto",
         help=f"change what D sees at random; auto: for fewer than {SMALL_SET:,} faces (default: auto)")
     add("--loss", choices=LOSSES, default="bce", help="(default: bce, cross-entropy)")
@@ -61,7 +62,7 @@ def parse_options(description):
     add("--save-every", type=number(int, 1), default=1000, metavar="STEPS",
         help="steps between checkpoints (default: 1000)")
     add("--eval-every", type=number(int, 1), default=4000, metavar="STEPS",
-        help="steps between scores on held-out faces; the best generator is kept (default: 4000)")
+        help="steps between scores on held-out faces, by which the best generator is kept (default: 4000)")
     add("--device", choices=("auto", "cpu", "gpu"), default="auto", help="(default: auto, a GPU where there is one)")
     add("--amp", choices=("off", "auto", "bfloat16", "float16"), default="off",
         help="mixed precision on a GPU: auto takes bfloat16 where the GPU has it, else float16 (default: off)")
@@ -84,7 +85,17 @@ def settle_augmentation(options, faces):
 
 def differences(before, options):
     """How `options` differ from those of a run saved `before`, where that would change the weights: phrases."""
-    wanted = vars(options)
-    differing = [key for key in MATTERS if before.get(key, wanted[key]) != wanted[key]]
-    return [f"--data ({options.data} holds other faces than those it was trained on)" if key == "pictures" else
-            f"--{key.replace('_', '-')} (it has {before[key]}, you ask for {wanted[key]})" for key in differing]
+    before = {"lr_d": before["lr"], "lr_g": before["lr"], **OLDER, **before}
+    phrases = []
+    for key in MATTERS:
+        had, wanted = before[key], getattr(options, key)
+        if key == "pictures" and had != wanted:
+            phrases.append(f"--data ({options.data} holds other faces than those it was trained on)")
+        elif had != wanted:
+            phrases.append(f"--{key.replace('_', '-')} (it has {in_words(had)}, you ask for {in_words(wanted)})")
+    return phrases
+
+
+def in_words(value):
+    """An option's value as the user knows it: flags are on or off."""
+    return ("off", "on")[value] if isinstance(value, bool) else value

@@ -57,6 +57,9 @@ def number(kind, minimum, maximum=float("inf"), below=float("inf")):
     return parse
 
 
+seed = number(int, 0, 2**63 - 1)
+
+
 def run_command(main):
     """Runs `main()` and ends the process: status 0, or one line on stderr and a status that is not 0."""
     name = Path(sys.argv[0]).name

@@ -35,6 +35,7 @@ from runtime import UserError
 AVERAGE_RAMP = 0.05  # --ema is at most this share of all images seen so far (Karras et al. 2020, StyleGAN2-ADA)
 PENALTY_EVERY = 16  # D's updates between two gradient penalties (Karras et al. 2020, StyleGAN2: "lazy regularization")
 FEW_STEPS = 500
+FEWEST_HELD_OUT = 100  # scores against fewer faces are too noisy to say which generator is best
 
 
 @contextmanager
@@ -177,7 +178,10 @@ def train(options, reader, players, folder, start_step, total_steps, seconds):
     batches = reader.batches(start_step * options.d_steps)
     z = face_noise(range(100), options.z_dim)  # seeds 0–99: the same hundred faces in every grid
     reals = reader.faces[reader.rows[figures.evenly(len(reader))]]
-    heldout = reader.held_out_faces(metrics.QUICK_FACES)
+    heldout = reader.held_out_faces(round(metrics.QUICK_FACES * min(1, (64 / reader.size) ** 2)))
+    evaluates = len(heldout) >= FEWEST_HELD_OUT
+    if not evaluates:
+        print(f"no scores: {len(heldout)} faces held out of training are too few; {FEWEST_HELD_OUT} are enough (pretreat.py --holdout)")
 
     def sample():
         ranks.average_statistics(players.average)
@@ -197,7 +201,7 @@ def train(options, reader, players, folder, start_step, total_steps, seconds):
         if ranks.RANK > 0:
             return {}
         scores = metrics.quick_scores(players.average, heldout)
-        if scores["swd"] < checkpoint.best_swd(folder, before=step):
+        if scores["swd"] < checkpoint.best_swd(folder):
             save_generator("best.safetensors", step, scores)
         return scores
 
@@ -214,6 +218,7 @@ def train(options, reader, players, folder, start_step, total_steps, seconds):
 
     with closing(monitor), closing(batches), runtime.stop_signals(patient=ranks.LAUNCHED) as signals:
         if start_step == 0:
+            (folder / "best.safetensors").unlink(missing_ok=True)  # of a run whose checkpoint is gone
             figures.save_picture(folder / "reals.png", figures.grid(reals, columns=10))
             sample()
         saved_step = start_step
@@ -223,7 +228,10 @@ def train(options, reader, players, folder, start_step, total_steps, seconds):
 
             stopping = ranks.agreed_signal(signals, step)
             last = step == total_steps or stopping
-            scores = evaluate(step) if len(heldout) and (step % options.eval_every == 0 or last) else {}
+            scores = {}
+            if evaluates and (step % options.eval_every == 0 or step == total_steps) and not stopping:  # who stops is in a hurry
+                with monitor.aside():
+                    scores = evaluate(step)
             if step % LOG_EVERY == 0 or scores or last:
                 monitor.log(scores)
             if step % options.sample_every == 0 or last:
@@ -272,7 +280,7 @@ def run(options, reader, folder, precision):
         command = f"--out {folder} instead of --fresh" if options.fresh else "the same command"
         raise UserError(f"stopped and saved in {folder}; {command} goes on from there", status=128 + stop)
     print(f"done: {folder}/samples shows how the faces grew, {folder}/loss.png how the training went\n"
-          "next: python generator.py --n 16" + ("" if folder == Path("Output") else f" --weights {folder}/generator.safetensors"))
+          "next: python generator.py --n 16" + ("" if folder == checkpoint.RUN else f" --weights {checkpoint.best_of(folder)}"))
 
 
 @contextmanager
@@ -298,6 +306,11 @@ def main():
     recipe.settle_augmentation(options, len(reader))
     device = runtime.choose_device(options.device)
     precision = runtime.choose_precision(options.amp, device)
+    if options.spectral_norm and precision != "float32":
+        raise UserError("--spectral-norm: Paddle computes it in float32 alone; leave --amp off")
+    if options.r1 and ranks.COUNT > 1 and device == "gpu" and not options.spectral_norm:
+        raise UserError("--r1: Paddle's synchronised batch normalisation has no second derivative; on several GPUs use it with "
+                        "--spectral-norm")
     ranks.join()
     with own_folder(options) as folder, ranks.explained():
         run(options, reader, folder, precision)

@@ -19,6 +19,7 @@ import runtime  # noqa: E402, I001
 import numpy as np  # noqa: E402
 
 import figures  # noqa: E402
+import recipe  # noqa: E402
 from checkpoint import load_generator  # noqa: E402
 from network import draw_faces  # noqa: E402
 from randomness import face_noise  # noqa: E402
@@ -46,28 +47,33 @@ SCORES = {"swd_64": "{:.0f}", "swd_32": "{:.0f}", "swd_16": "{:.0f}", "swd_mean"
           "two_sample": "{:.3f}", "nearest": "{:.2f}"}
 
 
-def batch_of(arguments):
-    """The batch size that train.py takes for such options."""
-    import recipe
-
-    sys.argv = ["train.py", *arguments]
-    return recipe.parse_options("").batch
+def steps_of(name, images):
+    """How many steps of a row see so many images."""
+    sys.argv = ["train.py", *ROWS[name].split()]
+    return images // recipe.parse_options("").batch
 
 
-def train_and_score(name, options):
-    """Trains one row up to the budget, unless it is there already, and returns evaluate.py's scores."""
-    folder, arguments = options.out / name.replace(",", "").replace(" ", "-"), ROWS[name].split()
-    steps = options.images // batch_of(arguments)
-    with open(options.out / f"{folder.name}.log", "a") as log:
-        def command(script, *more):
-            subprocess.run([sys.executable, ROOT / script, "--device", options.device, *map(str, more)], check=True, stdout=log,
-                           stderr=log)
+def train_and_score(name, steps, options):
+    """Trains one row for so many steps and scores it, but for what is there already; returns its folder and scores."""
+    folder = options.out / name.replace(",", "").replace(" ", "-")
+    weights, scores = folder / "generator.safetensors", folder / "evaluation" / "scores.json"
+    log = options.out / f"{folder.name}.log"
 
-        command("train.py", "--data", options.data, "--out", folder, "--channels", options.channels, *arguments, "--steps", steps,
-                "--eval-every", max(1, steps // 6))
-        command("evaluate.py", "--fake", folder / "generator.safetensors", "--real", options.data, "--out", folder / "evaluation",
-                "--n", options.n)
-    return folder, json.loads((folder / "evaluation" / "scores.json").read_text())["scores"]
+    def command(script, *arguments):
+        with open(log, "a") as file:
+            status = subprocess.run([sys.executable, ROOT / script, "--device", options.device, *map(str, arguments)], check=False,
+                                    stdout=file, stderr=file).returncode
+        if status:
+            raise runtime.UserError(f"{name}: {script} failed, see the end of {log}", status=1)
+
+    done = load_generator(weights)[1]["step"] if weights.exists() else 0
+    if done > steps:
+        raise runtime.UserError(f"{folder}: was trained {done} steps, more than the {steps} asked for; name another --out")
+    if done < steps or not scores.exists():
+        command("train.py", "--data", options.data, "--out", folder, "--channels", options.channels, *ROWS[name].split(),
+                "--steps", steps, "--eval-every", max(1, steps // 6))
+        command("evaluate.py", "--fake", weights, "--real", options.data, "--out", folder / "evaluation", "--n", options.n)
+    return folder, json.loads(scores.read_text())["scores"]
 
 
 def table(results):
@@ -75,7 +81,7 @@ def table(results):
     lines = ["| recipe | options | " + " | ".join(SCORES) + " |", "| --- | --- |" + " --- |" * len(SCORES)]
     rows = [(name, f"`{ROWS[name]}`" if ROWS[name] else "", scores["generated"]) for name, (_, scores) in results.items()]
     some = next(iter(results.values()))[1]
-    rows += [(name, "", some[name]) for name in ("real faces", "PCA faces", "blurred faces", "noise")]
+    rows += [(name, "", some[name]) for name in ("training faces", "PCA faces", "blurred faces", "noise")]
     for name, arguments, scores in rows:
         lines.append(f"| {name} | {arguments} | " + " | ".join(form.format(scores[key]) for key, form in SCORES.items()) + " |")
     return "\n".join(lines) + "\n"
@@ -87,7 +93,7 @@ def main():
     add = parser.add_argument
     add("--data", type=Path, default=Path("imgs"), metavar="DIR", help="packed faces (default: imgs)")
     add("--out", type=Path, default=Path("Output-recipe"), metavar="DIR", help="(default: Output-recipe)")
-    add("--images", type=runtime.number(int, 1), default=30_000, help="images seen by each row (default: 30000)")
+    add("--images", type=runtime.number(int, 1000), default=30_000, help="images seen by each row (default: 30000)")
     add("--channels", type=runtime.number(int, 1), default=32, help="width of the networks (default: 32)")
     add("--n", type=runtime.number(int, 20), default=2000, help="faces to be scored (default: 2000)")
     add("--rows", nargs="+", choices=ROWS, default=list(ROWS), metavar="ROW", help="names in this file (default: all)")
@@ -96,7 +102,8 @@ def main():
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(options.workers) as threads:
-        results = dict(zip(options.rows, threads.map(lambda name: train_and_score(name, options), options.rows)))
+        running = [threads.submit(train_and_score, name, steps_of(name, options.images), options) for name in options.rows]
+        results = {name: row.result() for name, row in zip(options.rows, running)}
     (options.out / "table.md").write_text(table(results))
     faces = []
     for folder, _ in results.values():

@@ -14,6 +14,7 @@ import runtime  # noqa: E402, I001
 import numpy as np  # noqa: E402
 
 from checkpoint import SHIPPED, read_tensors, write_tensors  # noqa: E402
+from runtime import UserError  # noqa: E402
 
 
 def main():
@@ -24,6 +25,8 @@ def main():
     options = parser.parse_args()
     arrays, metadata = read_tensors(options.weights)
     written = json.loads(options.scores.read_text())
+    if written["fake"] != options.weights:
+        raise UserError(f"{options.scores}: scores of {written['fake']}, not of {options.weights}")
     scores = {"swd": written["scores"]["generated"]["swd_mean"], "n": written["n"], **written["scores"]["generated"]}
     write_tensors(SHIPPED, {name: array.astype(np.float16) for name, array in arrays.items()},
                   {**metadata, "scores": json.dumps(scores)})

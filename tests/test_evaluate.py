@@ -11,7 +11,7 @@ import figures
 import pretreat
 import train
 
-SETS = ["generated", "real faces", "PCA faces", "blurred faces", "random generator", "noise"]
+SETS = ["generated", "training faces", "PCA faces", "blurred faces", "random generator", "noise"]
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def test_a_run_is_scored_beside_the_baselines_and_repeats_exactly(command, evalu
     assert all(name in result.out for name in SETS)
     assert set(written["scores"]["generated"]) == {"swd_16", "swd_mean", "ms_ssim", "two_sample", "two_sample_error",
                                                     "nearest", "nearest_1%"}
-    assert set(written["discriminator is right"]) == {"training reals", "held-out reals", "generated"}
+    assert set(written["discriminator is right"]) == {"training faces", "held-out faces", "generated"}
     assert min(Image.open(tmp_path / "evaluation" / "report.png").size) > 1000
     assert evaluation("--fake", tmp_path / "run" / "generator.safetensors", "--n", 30)[1] == written
 
@@ -70,12 +70,28 @@ def test_packed_faces_are_scored(evaluation, halved, tmp_path):
     assert written["n"] == 20 and written["scores"]["generated"]["nearest"] == 0
 
 
+def test_weights_that_may_have_seen_the_held_out_faces(command, evaluation, faces16, tmp_path):
+    command(train, "--data", faces16, "--out", tmp_path / "run", "--device", "cpu", "--channels", 4, "--steps", 1)
+    result, written = evaluation("--fake", tmp_path / "run" / "generator.safetensors", "--n", 20)
+    assert "may flatter" in result.out and not written["weights were trained on the rest of these faces"]
+    assert written["discriminator is right"] == {}
+
+
+def test_faces_of_a_size_without_a_network(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    command(pretreat, "--size", 48, "--holdout", 0.5)
+    result = command(evaluate, "--fake", "imgs/faces.npy", "--device", "cpu")
+    assert result.status == 2 and "48 px" in result.err and "--size 64" in result.err
+
+
 @pytest.mark.parametrize("arguments, words", [
     (["--fake", "nothing"], ["--fake nothing", "no such"]),
     (["--fake", "missing.npy"], ["missing.npy", "no such file"]),
     (["--fake", "small.npy"], ["small.npy", "8 px", "16", "--size"]),
     (["--fake", "floats.npy"], ["floats.npy", "float64"]),
-    (["--fake", "three"], ["three", "3 readable", "20"]),
+    (["--fake", "three"], ["three", "3 faces are too few", "20"]),
+    (["--fake", "few.npy"], ["few.npy", "5 faces are too few"]),
     (["--n", "5"], ["--n", "at least 20"]),
     (["--inception", "wrong.pth"], ["wrong.pth"]),
 ])
@@ -84,10 +100,12 @@ def test_bad_input_gets_a_sentence(evaluation, tmp_path, monkeypatch, arguments,
     (tmp_path / "wrong.pth").write_bytes(b"not the weights")
     np.save("small.npy", np.zeros((40, 8, 8, 3), np.uint8))
     np.save("floats.npy", np.zeros((40, 16, 16, 3)))
+    np.save("blank.npy", np.zeros((40, 16, 16, 3), np.uint8))
+    np.save("few.npy", np.zeros((5, 16, 16, 3), np.uint8))
     (tmp_path / "three").mkdir()
     for i in range(3):
         Image.new("RGB", (16, 16)).save(f"three/{i}.png")
-    result, _ = evaluation(*(arguments if "--fake" in arguments else ["--fake", "small.npy", *arguments]))
+    result, _ = evaluation(*(arguments if "--fake" in arguments else ["--fake", "blank.npy", *arguments]))
     assert result.status == 2 and result.err.count("\n") == 1 and all(word in result.err for word in words), result.err
     assert not (tmp_path / "evaluation").exists()
 
@@ -99,7 +117,8 @@ def test_too_few_held_out_faces(command, faces16, tmp_path):
 
 def test_training_scores_itself_and_keeps_the_best(command, halved, tmp_path, monkeypatch):
     swd = iter([5.0, 3.0, 4.0])
-    monkeypatch.setattr(train.metrics, "quick_scores", lambda *_: {"swd": next(swd), "ms_ssim": 0.25})
+    monkeypatch.setattr(train.metrics, "quick_scores", lambda *_: {"swd": next(swd), "ms_ssim": 0.25, "n": 50})
+    monkeypatch.setattr(train, "FEWEST_HELD_OUT", 20)
 
     def steps(count):
         return command(train, "--data", halved, "--out", tmp_path / "run", "--device", "cpu", "--channels", 4, "--eval-every", 2,

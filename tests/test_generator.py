@@ -12,7 +12,7 @@ import generator
 import network
 import train
 
-FACTS = {"arch": "dcgan", "size": 16, "z_dim": 8, "channels": 4, "up": "deconv", "step": 1500, "images_seen": 96000,
+FACTS = {"arch": "dcgan", "size": 16, "z_dim": 8, "channels": 4, "up": "deconv", "pictures": "aa", "step": 1500, "images_seen": 96000,
          "data": "9 faces from a.zip", "seed": 0, "scores": {}}
 
 
@@ -108,9 +108,9 @@ def test_the_weights_that_nobody_named(weights, tmp_path, command, monkeypatch):
     for name in ("shipped.safetensors", "Output/generator.safetensors", "Output/best.safetensors"):
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
-        checkpoint.save_generator(path, network.Generator(16, 8, 4), {**FACTS, "data": name, "scores": {"swd": 12.34}})
+        checkpoint.save_generator(path, network.Generator(16, 8, 4), {**FACTS, "data": name, "scores": {"swd": 12.34, "n": 50}})
         result = command(generator, "--n", 1)
-        assert result.status == 0 and f"on {name}, seed 0, SWD 12.3 on held-out faces" in result.out
+        assert result.status == 0 and f"on {name}, seed 0, SWD 12.3 on 50 held-out faces" in result.out
 
 
 def test_a_generator_that_resizes_is_rebuilt(tmp_path):

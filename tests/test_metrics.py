@@ -25,13 +25,13 @@ def test_baselines_come_in_a_sensible_order(faces):
     sets = metrics.baselines(training, Generator(32, 8, 4))
     assert all(some.shape == training.shape and some.dtype == np.uint8 for some in sets.values())
     distances = {name: swd(some, reals) for name, some in sets.items()}
-    assert distances["real faces"] < 0.8 * min(distance for name, distance in distances.items() if name != "real faces")
+    assert distances["training faces"] < 0.8 * min(distance for name, distance in distances.items() if name != "training faces")
     # pairs of real faces are as like as their kind is; the random generator draws one picture, noise has no likeness
     likeness = {name: metrics.ms_ssim(some) for name, some in sets.items()}
-    assert likeness["real faces"] == pytest.approx(metrics.ms_ssim(reals), abs=0.03)
-    assert likeness["noise"] < likeness["real faces"] < likeness["random generator"]
+    assert likeness["training faces"] == pytest.approx(metrics.ms_ssim(reals), abs=0.03)
+    assert likeness["noise"] < likeness["training faces"] < likeness["random generator"]
     accuracy = {name: metrics.two_sample_accuracy(some, reals)[0] for name, some in sets.items()}
-    assert abs(accuracy["real faces"] - 0.5) < 0.15 < 0.3 < min(accuracy["noise"], accuracy["random generator"]) - 0.5
+    assert abs(accuracy["training faces"] - 0.5) < 0.15 < 0.3 < min(accuracy["noise"], accuracy["random generator"]) - 0.5
 
 
 def test_the_distance_grows_with_what_is_wrong_and_shows_at_its_scale(faces):
@@ -57,6 +57,12 @@ def test_ms_ssim_of_pairs(faces):
     assert metrics.ms_ssim(faces[:300]) < metrics.ms_ssim(half_alike) < 1
 
 
+def test_pictures_that_are_each_others_negatives_are_not_alike(faces):
+    """Negative terms count until the mean over the picture is taken."""
+    noise = np.random.default_rng(0).integers(0, 256, (100, 64, 64, 3), dtype=np.uint8)
+    assert metrics.ms_ssim(np.concatenate([noise, noise])) < 0.1
+
+
 def test_one_window_of_ssim_is_the_papers_formula():
     one, other = (np.random.default_rng(seed).uniform(0, 255, (1, 3, 11, 11)) for seed in (0, 1))
     distance = np.arange(11) - 5
@@ -73,9 +79,17 @@ def test_one_window_of_ssim_is_the_papers_formula():
 def test_two_samples_are_judged_on_faces_that_were_not_learned(faces):
     reals, others = faces[:300], faces[300:]
     accuracy, error = metrics.two_sample_accuracy(others, reals)
-    assert abs(accuracy - 0.5) < 4 * error and error == pytest.approx((accuracy * (1 - accuracy) / 300) ** 0.5)
+    assert abs(accuracy - 0.5) < 4 * error and 0.02 < error < 0.04
     assert metrics.two_sample_accuracy(255 - others // 2, reals)[0] > 0.9
     assert metrics.two_sample_accuracy(others, reals) == (accuracy, error)
+
+
+def test_kinds_of_faces_that_lie_together_are_mixed_before_they_are_halved(faces):
+    """Two albums, one dark: halves of the list would be of one album each."""
+    albums = np.concatenate([faces[:150] // 3, faces[150:300]])
+    others = np.concatenate([faces[300:450] // 3, faces[450:]])
+    accuracy, error = metrics.two_sample_accuracy(others, albums)
+    assert abs(accuracy - 0.5) < 4 * error
 
 
 def test_copies_are_found_mirrored_too(faces16):
@@ -83,7 +97,7 @@ def test_copies_are_found_mirrored_too(faces16):
     known = training.faces[training.rows]
     fakes = np.stack([known[5], known[90][:, ::-1], 255 - known[7]])
     distances, rows = metrics.nearest(fakes, training, at_once=40)
-    assert distances[:2] == pytest.approx(0, abs=0.1) and distances[2] > 10 and list(rows[:2]) == [5, 90]
+    assert list(distances[:2]) == [0, 0] and distances[2] > 10 and list(rows[:2]) == [5, 90]
 
 
 def test_eigenfaces_have_the_mean_and_the_spread_of_the_faces(faces):
@@ -100,5 +114,5 @@ def test_quick_scores_change_nothing(faces):
     first = paddle.rand([1])
     paddle.seed(5)
     scores = metrics.quick_scores(generator, faces[:100])
-    assert set(scores) == {"swd", "ms_ssim"} and (paddle.rand([1]) == first).all()
+    assert set(scores) == {"swd", "ms_ssim", "n"} and (paddle.rand([1]) == first).all()
     assert all((tensor.numpy() == before[name]).all() for name, tensor in generator.state_dict().items())

@@ -63,7 +63,7 @@ def test_two_ranks_end_with_bitwise_the_same(faces16, tmp_path):
     train(tmp_path, faces16, "--steps", 4, count=2)
     assert ended_with(tmp_path, 0) == ended_with(tmp_path, 1) and len(ended_with(tmp_path, 0)) > 20
     assert sorted(os.listdir(tmp_path / "run")) == [
-        "best.safetensors", "checkpoint.safetensors", "generator.safetensors", "log.jsonl", "loss.png", "losses.npy",
+        "checkpoint.safetensors", "generator.safetensors", "log.jsonl", "loss.png", "losses.npy",
         "options.json", "reals.png", "samples"]
 
 

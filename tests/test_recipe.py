@@ -41,7 +41,11 @@ def test_options_that_came_later_do_not_stop_an_older_run(parse):
     options = parse("--lr-g 1e-3")
     options.pictures = "aa"
     before = {**vars(options), "lr_g": 2e-4}
-    del before["up"]
+    del before["up"], before["loss"]
     assert recipe.differences(before, options) == ["--lr-g (it has 0.0002, you ask for 0.001)"]
+    old = {key: value for key, value in vars(options).items() if key not in (*recipe.OLDER, "lr_d", "lr_g")}
+    options.augment = "diffaugment"
+    assert recipe.differences(old, options) == ["--augment (it has off, you ask for diffaugment)", "--flip (it has off, you ask for on)",
+                                                "--lr-g (it has 0.0002, you ask for 0.001)"]
     assert recipe.differences({**vars(options), "pictures": "bb"}, options)[0].startswith("--data (")
     assert recipe.differences(vars(options), SimpleNamespace(**vars(options))) == []

@@ -61,7 +61,7 @@ def test_a_run_leaves_what_the_readme_promises(training, tmp_path):
     run = tmp_path / "run"
     assert result.status == 0 and "generator.py" in result.out
     assert sorted(path.name for path in run.iterdir()) == [
-        "best.safetensors", "checkpoint.safetensors", "generator.safetensors", "log.jsonl", "loss.png", "losses.npy",
+        "checkpoint.safetensors", "generator.safetensors", "log.jsonl", "loss.png", "losses.npy",
         "options.json", "reals.png", "samples"]
     # the untrained generator, steps 2 and 4, and the last one
     assert sorted(os.listdir(run / "samples")) == ["0000_000000.png", "0001_000002.png", "0002_000001.png", "0002_000002.png"]
