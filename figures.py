@@ -73,6 +73,28 @@ def save_losses(path, losses, steps_per_epoch):
     save_figure(path, figure)
 
 
+def save_scores(path, curves, levels):
+    """Draws scores over images seen, on a logarithmic scale.
+
+    curves  name → list of (images seen, score)
+    levels  name → score, drawn as dashed lines to compare with
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 6), layout="tight")
+    axes = figure.add_subplot()
+    for name, points in curves.items():
+        axes.plot(*zip(*points), marker="o", label=name)
+    for number, (name, level) in enumerate(levels.items()):
+        axes.axhline(level, color="grey", linestyle=("--", ":")[number % 2], label=name)
+    axes.set_yscale("log")
+    axes.set_xlabel("images seen")
+    axes.set_ylabel("SWD, lower is better")
+    axes.grid(alpha=0.3, which="both")
+    axes.legend()
+    save_figure(path, figure)
+
+
 def save_report(path, fakes, reals, closest, copied, scores):
     """Draws the page of evaluate.py: samples, real faces, the generated faces nearest to training faces, scores as bars.
 

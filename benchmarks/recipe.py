@@ -4,9 +4,10 @@
     python benchmarks/recipe.py --data imgs --channels 64 --images 120000 --rows default classic
 
 imgs must hold out as many faces as are scored: pretreat.py --holdout 0.25 of 8,000. Stopped, the same command goes on. Writes
-a folder for each row, and table.md and grids.png beside them.
+a folder for each row, and table.md, grids.png and curves.png beside them.
 """
 import json
+import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -58,11 +59,12 @@ def train_and_score(name, steps, options):
     folder = options.out / name.replace(",", "").replace(" ", "-")
     weights, scores = folder / "generator.safetensors", folder / "evaluation" / "scores.json"
     log = options.out / f"{folder.name}.log"
+    threads = {"MKL_NUM_THREADS": str(max(1, runtime.usable_cpus() // options.workers))}
 
     def command(script, *arguments):
         with open(log, "a") as file:
             status = subprocess.run([sys.executable, ROOT / script, "--device", options.device, *map(str, arguments)], check=False,
-                                    stdout=file, stderr=file).returncode
+                                    stdout=file, stderr=file, env=os.environ | threads).returncode
         if status:
             raise runtime.UserError(f"{name}: {script} failed, see the end of {log}", status=1)
 
@@ -78,13 +80,20 @@ def train_and_score(name, steps, options):
 
 def table(results):
     """The scores of all rows as a Markdown table; at its end the baselines, which are the same for all."""
-    lines = ["| recipe | options | " + " | ".join(SCORES) + " |", "| --- | --- |" + " --- |" * len(SCORES)]
     rows = [(name, f"`{ROWS[name]}`" if ROWS[name] else "", scores["generated"]) for name, (_, scores) in results.items()]
     some = next(iter(results.values()))[1]
+    columns = {key: form for key, form in SCORES.items() if key in some["generated"]}  # small faces have fewer levels
+    lines = ["| recipe | options | " + " | ".join(columns) + " |", "| --- | --- |" + " --- |" * len(columns)]
     rows += [(name, "", some[name]) for name in ("training faces", "PCA faces", "blurred faces", "noise")]
     for name, arguments, scores in rows:
-        lines.append(f"| {name} | {arguments} | " + " | ".join(form.format(scores[key]) for key, form in SCORES.items()) + " |")
+        lines.append(f"| {name} | {arguments} | " + " | ".join(form.format(scores[key]) for key, form in columns.items()) + " |")
     return "\n".join(lines) + "\n"
+
+
+def curve(folder):
+    """The scores that a run gave itself, as (images seen, SWD)."""
+    lines = map(json.loads, (folder / "log.jsonl").read_text().splitlines())
+    return [(line["images_seen"], line["swd"]) for line in lines if "swd" in line]
 
 
 def main():
@@ -110,7 +119,12 @@ def main():
         generator, _ = load_generator(folder / "generator.safetensors")
         faces.append(draw_faces(generator, face_noise(range(12), generator.z_dim)))
     figures.save_picture(options.out / "grids.png", figures.grid(np.concatenate(faces), columns=12))
-    print(table(results) + f"\n{options.out}/grids.png has twelve faces of each row, in the same order")
+    baselines = next(iter(results.values()))[1]
+    levels = {name: baselines[name]["swd_mean"] for name in ("training faces", "PCA faces")}
+    curves = {name: points for name, (folder, _) in results.items() if (points := curve(folder))}
+    figures.save_scores(options.out / "curves.png", curves, levels)
+    print(table(results) + f"\n{options.out}/grids.png has twelve faces of each row, in the same order; curves.png the scores as "
+          "they fell")
 
 
 if __name__ == "__main__":
