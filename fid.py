@@ -86,25 +86,30 @@ maximum = partial(F.max_pool2d, kernel_size=3, stride=1, padding=1)
 
 
 def block_a(inputs, pooled):
+    """Mixed_5: 35×35 maps; 224 channels and those of the pooled branch."""
     return Block(inputs, average, branch1x1=[(64, 1)], branch5x5=[(48, 1), (64, 5)],
                  branch3x3dbl=[(64, 1), (96, 3), (96, 3)], branch_pool=[(pooled, 1)])
 
 
 def block_b(inputs):
+    """Mixed_6a: 35×35 → 17×17."""
     return Block(inputs, halve, branch3x3=[(384, 3, *HALVED)], branch3x3dbl=[(64, 1), (96, 3), (96, 3, *HALVED)], branch_pool=[])
 
 
 def block_c(inputs, width):
+    """Mixed_6: 17×17 maps; convolutions of 7×1 and 1×7, the inner ones `width` channels wide."""
     return Block(inputs, average, branch1x1=[(192, 1)], branch7x7=[(width, 1), (width, ROW), (192, COLUMN)],
                  branch7x7dbl=[(width, 1), (width, COLUMN), (width, ROW), (width, COLUMN), (192, ROW)], branch_pool=[(192, 1)])
 
 
 def block_d(inputs):
+    """Mixed_7a: 17×17 → 8×8."""
     return Block(inputs, halve, branch3x3=[(192, 1), (320, 3, *HALVED)],
                  branch7x7x3=[(192, 1), (192, ROW), (192, COLUMN), (192, 3, *HALVED)], branch_pool=[])
 
 
 def block_e(inputs, pool):
+    """Mixed_7: 8×8 maps; 2048 channels, with forks at the ends of two branches."""
     fork = [(384, (1, 3)), (384, (3, 1))]
     return Block(inputs, pool, branch1x1=[(320, 1)], branch3x3=[(384, 1), fork], branch3x3dbl=[(448, 1), (384, 3), fork],
                  branch_pool=[(192, 1)])

@@ -1,4 +1,4 @@
-"""Every knob of a training run, its default, and the presets. docs/recipe.md shows what each of them brings."""
+"""Every knob of a training run, its default, and the presets. benchmarks/recipe.py measures what each of them brings."""
 import runtime
 from network import LOSSES, UPSAMPLINGS
 

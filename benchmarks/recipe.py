@@ -1,6 +1,6 @@
 """What each part of the training recipe brings: trains every row of the table on the same images seen, and scores it.
 
-    python benchmarks/recipe.py --data imgs --channels 32 --images 30000      # the ablation of docs/recipe.md
+    python benchmarks/recipe.py --data imgs --channels 32 --images 30000      # all rows
     python benchmarks/recipe.py --data imgs --channels 64 --images 120000 --rows default classic
 
 imgs must hold out as many faces as are scored: pretreat.py --holdout 0.25 of 8,000. Stopped, the same command goes on. Writes
