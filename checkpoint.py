@@ -126,7 +126,7 @@ def save_generator(path, generator, facts):
 def best_swd(folder):
     """The score of folder/best.safetensors; infinite where there is none."""
     try:
-        with safe_open(folder / "best.safetensors", framework="numpy") as file:
+        with safe_open(folder / BEST, framework="numpy") as file:
             return json.loads(file.metadata()["scores"])["swd"]
     except (FileNotFoundError, SafetensorError, KeyError, TypeError, ValueError):
         return math.inf

@@ -47,7 +47,8 @@ def sliced_wasserstein(fakes, reals, seed=0, directions=DIRECTIONS):
 def quick_scores(generator, reals):
     """The scores that take seconds, of a generator against held-out faces: {"swd", "ms_ssim", "n"}, the last their number."""
     fakes = draw_faces(generator, face_noise(range(len(reals)), generator.z_dim))
-    return {"n": len(reals), "swd": float(np.mean(list(sliced_wasserstein(fakes, reals, directions=64).values()))), "ms_ssim": ms_ssim(fakes)}
+    distances = sliced_wasserstein(fakes, reals, directions=64)
+    return {"n": len(reals), "swd": float(np.mean(list(distances.values()))), "ms_ssim": ms_ssim(fakes)}
 
 
 def laplacian_pyramid(faces):
@@ -121,7 +122,7 @@ def ssim_terms(one, other):
     return (2 * mean1 * mean2 + c1) / (mean1 ** 2 + mean2 ** 2 + c1), (2 * covariance + c2) / (variances + c2)
 
 
-def two_sample_accuracy(fakes, reals, seed=0, epochs=5, channels=8):
+def two_sample_accuracy(fakes, reals, seed=0, updates=100, channels=8):
     """How often a small new discriminator, trained on one half of two sets, is right on the other: (share, standard error).
 
     0.5 is perfect, 1.0 the worst. A classifier two-sample test (Lopez-Paz & Oquab 2017, section 3).
@@ -132,14 +133,12 @@ def two_sample_accuracy(fakes, reals, seed=0, epochs=5, channels=8):
     paddle.seed(seed)
     judge = Discriminator(fakes.shape[1], channels)
     adam = paddle.optimizer.Adam(1e-3, parameters=[weight for weight in judge.parameters() if not weight.stop_gradient])
-    for epoch in range(epochs):
-        order = draws(seed, "two-sample order", epoch)
-        for rows in np.array_split(order.permutation(half), max(1, half // 50)):
-            one, other = normalise(reals[rows]), normalise(fakes[rows])
-            logits = judge(paddle.concat([one, other]))
-            bce_d_loss(logits[:len(rows)], logits[len(rows):]).backward()
-            adam.step()
-            adam.clear_grad()
+    for update in range(updates):
+        rows = draws(seed, "two-sample batch", update).permutation(half)[:50]
+        logits = judge(paddle.concat([normalise(reals[rows]), normalise(fakes[rows])]))
+        bce_d_loss(logits[:len(rows)], logits[len(rows):]).backward()
+        adam.step()
+        adam.clear_grad()
     judge.eval()
     right = np.concatenate([judge_all(judge, reals[half:]) > 0, judge_all(judge, fakes[half:]) < 0])
     return float(right.mean()), float(np.sqrt(right.mean() * (1 - right.mean()) / len(right)))

@@ -202,7 +202,7 @@ def train(options, reader, players, folder, start_step, total_steps, seconds):
             return {}
         scores = metrics.quick_scores(players.average, heldout)
         if scores["swd"] < checkpoint.best_swd(folder):
-            save_generator("best.safetensors", step, scores)
+            save_generator(checkpoint.BEST, step, scores)
         return scores
 
     def save(step, scores):
@@ -212,13 +212,13 @@ def train(options, reader, players, folder, start_step, total_steps, seconds):
         if ranks.RANK > 0:
             return
         monitor.save_losses()
-        save_generator("generator.safetensors", step, scores)
+        save_generator(checkpoint.LATEST, step, scores)
         # Last, because it says how far the run is: when the process dies before this line, the step counts as not done.
         checkpoint.save_run(folder / "checkpoint.safetensors", networks, adams, progress(step))
 
     with closing(monitor), closing(batches), runtime.stop_signals(patient=ranks.LAUNCHED) as signals:
         if start_step == 0:
-            (folder / "best.safetensors").unlink(missing_ok=True)  # of a run whose checkpoint is gone
+            (folder / checkpoint.BEST).unlink(missing_ok=True)  # of a run whose checkpoint is gone
             figures.save_picture(folder / "reals.png", figures.grid(reals, columns=10))
             sample()
         saved_step = start_step
@@ -228,11 +228,11 @@ def train(options, reader, players, folder, start_step, total_steps, seconds):
 
             stopping = ranks.agreed_signal(signals, step)
             last = step == total_steps or stopping
-            scores = {}
-            if evaluates and (step % options.eval_every == 0 or step == total_steps) and not stopping:  # who stops is in a hurry
-                with monitor.aside():
-                    scores = evaluate(step)
-            if step % LOG_EVERY == 0 or scores or last:
+            # Who stops is in a hurry. All ranks decide alike, for a status line is a meeting of theirs.
+            evaluating = evaluates and not stopping and (step % options.eval_every == 0 or step == total_steps)
+            with monitor.aside():
+                scores = evaluate(step) if evaluating else {}
+            if step % LOG_EVERY == 0 or evaluating or last:
                 monitor.log(scores)
             if step % options.sample_every == 0 or last:
                 sample()

@@ -32,6 +32,7 @@ def build_and_keep(*arguments):
 
 
 train.build_players = build_and_keep
+train.FEWEST_HELD_OUT = 1
 try:
     runtime.run_command(train.main)
 finally:
