@@ -1,4 +1,4 @@
-"""Differentiable augmentation (Zhao et al. 2020, DiffAugment): D sees reals and fakes changed at random, in both updates.
+"""Differentiable augmentation (Zhao et al. 2020): D sees reals and fakes changed at random, in both updates.
 
 With few faces D learns them by heart. It cannot when they are changed anew each time; and because the fakes are changed the
 same way, and gradients pass through the changes, G does not learn to draw changed faces.
@@ -8,21 +8,24 @@ import paddle
 
 from randomness import draws
 
+POLICIES = ("shift", "diffaugment")  # the second is the paper's for small sets: colours, shift and hole
 SHIFT = 1 / 8  # of the picture's side, at most, in each direction
 HOLE = 1 / 2  # of the picture's side
 
 
 def chances(seed, purpose, update, count):
-    """The random numbers for `count` pictures of one update: float32 [count, 7] in [0, 1), see `diffaugment`."""
+    """The random numbers for `count` pictures of one update: float32 [count, 7] in [0, 1), see `augment`."""
     return draws(seed, purpose, update).random((count, 7), dtype=np.float32)
 
 
-def diffaugment(pictures, chances):
-    """Changes float32 pictures [N, 3, S, S] in [-1, 1], each by its row of `chances`; the result may leave that range.
+def augment(pictures, chances, policy):
+    """Changes float32 pictures [N, 3, S, S] in [-1, 1] by one of POLICIES, each by its row of `chances`.
 
-    The columns decide brightness, saturation, contrast; the shift down and to the right; the hole's centre from top and left.
+    The result may leave that range. The columns decide brightness, saturation, contrast; the shift down and to the right; the hole's centre from top and left.
     """
     brightness, saturation, contrast, down, right, top, left = chances.T
+    if policy == "shift":
+        return shift(pictures, down, right)
     return cut_hole(shift(recolour(pictures, brightness, saturation, contrast), down, right), top, left)
 
 

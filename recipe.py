@@ -1,5 +1,6 @@
 """Every knob of a training run, its default, and the presets. benchmarks/recipe.py measures what each of them brings."""
 import runtime
+from augment import POLICIES
 from network import LOSSES, UPSAMPLINGS
 
 SMALL_SET = 50_000  # faces; with fewer, --augment auto augments
@@ -40,8 +41,8 @@ def parse_options(description):
     add("--batch", type=number(int, 2), default=16, help="faces a step, over all devices (default: 16)")
     add("--flip", action="store_true", default=True, help="mirror each face with probability 1/2 (the default)")
     add("--no-flip", action="store_false", dest="flip", help="leave them as they are")
-    add("--augment", choices=("auto", "diffaugment", "off"), default="auto",
-        help=f"change what D sees at random; auto: for fewer than {SMALL_SET:,} faces (default: auto)")
+    add("--augment", choices=("auto", "off", *POLICIES), default="auto",
+        help=f"change what D sees at random; auto: shift for fewer than {SMALL_SET:,} faces, else off (default: auto)")
     add("--loss", choices=LOSSES, default="bce", help="(default: bce, cross-entropy)")
     add("--r1", type=number(float, 0), default=0.0, metavar="GAMMA",
         help="weight of the gradient penalty on real faces (default: 0, none)")
@@ -78,9 +79,9 @@ def parse_options(description):
 def settle_augmentation(options, faces):
     """Decides what --augment auto means for a set of so many `faces`, and says so."""
     if options.augment == "auto":
-        options.augment = "diffaugment" if faces < SMALL_SET else "off"
+        options.augment = "shift" if faces < SMALL_SET else "off"
         if options.augment != "off":
-            print(f"augmentation: on, because {faces:,} faces are few (--augment off turns it off)")
+            print(f"augmentation: D sees the faces shifted at random, because {faces:,} are few (--augment off turns it off)")
 
 
 def differences(before, options):

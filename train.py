@@ -24,7 +24,7 @@ import figures
 import metrics
 import ranks
 import recipe
-from augment import chances, diffaugment
+from augment import augment, chances
 from dataReader import DataReader
 from files import claim, numbered_folder, write_json
 from monitor import LOG_EVERY, Monitor
@@ -58,7 +58,8 @@ def augmented(pictures, options, purpose, update):
     """The pictures as D sees them in this update, changed at random when the run augments."""
     if options.augment == "off":
         return pictures
-    return diffaugment(pictures, ranks.share(chances(options.seed, purpose, update, len(pictures) * ranks.COUNT)))
+    numbers = ranks.share(chances(options.seed, purpose, update, len(pictures) * ranks.COUNT))
+    return augment(pictures, numbers, options.augment)
 
 
 def update(player, loss, shared=True):

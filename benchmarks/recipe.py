@@ -37,11 +37,12 @@ ROWS = {
     "no average": "--ema 0",
     "no flips": "--no-flip",
     "no augmentation": "--augment off",
+    "shifts, colours, holes": "--augment diffaugment",
     "hinge loss": "--loss hinge",
     "least squares": "--loss lsgan",
     "spectral norm, hinge loss": "--spectral-norm --loss hinge",
     "gradient penalty": "--r1 1",
-    "G learns twice as fast": "--lr-g 4e-4",
+    "G learns half as fast": "--lr-g 1e-4",
     "resize-convolutions": "--up resize",
 }
 SCORES = {"swd_64": "{:.0f}", "swd_32": "{:.0f}", "swd_16": "{:.0f}", "swd_mean": "{:.1f}", "ms_ssim": "{:.3f}",

@@ -2,7 +2,7 @@ import numpy as np
 import paddle
 import pytest
 
-from augment import chances, diffaugment
+from augment import augment, chances
 
 UNCHANGED = [0.5, 0.5, 0.5, 0.5, 0.5, 0, 0]  # but for the hole, in the upper left corner
 
@@ -11,8 +11,8 @@ def faces(count=3, size=16):
     return np.random.default_rng(0).uniform(-1, 1, (count, 3, size, size)).astype(np.float32)
 
 
-def changed(pictures, *rows):
-    return diffaugment(paddle.to_tensor(pictures), np.array(rows, np.float32)).numpy()
+def changed(pictures, *rows, policy="diffaugment"):
+    return augment(paddle.to_tensor(pictures), np.array(rows, np.float32), policy).numpy()
 
 
 def test_one_picture_by_hand():
@@ -28,6 +28,13 @@ def test_one_picture_by_hand():
     assert changed(face[None], numbers)[0] == pytest.approx(moved, abs=1e-5)
 
 
+def test_shift_alone():
+    [face] = faces(1)
+    moved = np.zeros_like(face)
+    moved[:, 2:, :-1] = face[:, :-2, 1:]
+    assert (changed(face[None], [0.9, 0.2, 0.7, 0.99, 0.3, 0.6, 0.95], policy="shift")[0] == moved).all()
+
+
 def test_each_picture_has_its_own_changes():
     pictures = faces()
     rows = [UNCHANGED, [0.9] * 7, [0.1] * 7]
@@ -39,7 +46,7 @@ def test_each_picture_has_its_own_changes():
 def test_gradients_come_through_where_the_picture_does():
     pictures = paddle.to_tensor(faces(1))
     pictures.stop_gradient = False
-    diffaugment(pictures, np.array([UNCHANGED], np.float32)).sum().backward()
+    augment(pictures, np.array([UNCHANGED], np.float32), "diffaugment").sum().backward()
     gradient = pictures.grad.numpy()[0]
     assert gradient[:, :4, :4] == pytest.approx(0, abs=1e-6) and gradient[:, 4:, 4:] == pytest.approx(1, abs=1e-6)
 

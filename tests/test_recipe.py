@@ -29,7 +29,7 @@ def test_one_learning_rate_or_two(parse):
 
 
 def test_small_sets_are_augmented(parse, capsys):
-    for line, faces, wanted in (("", 100, "diffaugment"), ("", 200_000, "off"), ("--augment off", 100, "off"),
+    for line, faces, wanted in (("", 100, "shift"), ("", 200_000, "off"), ("--augment off", 100, "off"),
                                 ("--augment diffaugment", 200_000, "diffaugment")):
         options = parse(line)
         recipe.settle_augmentation(options, faces)
