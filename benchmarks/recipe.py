@@ -4,7 +4,7 @@
     python benchmarks/recipe.py --data imgs --channels 64 --images 120000 --rows default classic
 
 imgs must hold out as many faces as are scored: pretreat.py --holdout 0.25 of 8,000. Stopped, the same command goes on. Writes
-a folder for each row, and table.md, grids.png and curves.png beside them.
+a folder for each row, and scores.json, table.md, grids.png and curves.png beside them.
 """
 import json
 import os
@@ -12,6 +12,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
@@ -20,8 +21,12 @@ import runtime  # noqa: E402, I001
 import numpy as np  # noqa: E402
 
 import figures  # noqa: E402
+import metrics  # noqa: E402
 import recipe  # noqa: E402
-from checkpoint import load_generator  # noqa: E402
+from checkpoint import LATEST, load_generator  # noqa: E402
+from dataReader import DataReader  # noqa: E402
+from evaluate import chosen, score  # noqa: E402
+from files import write_json  # noqa: E402
 from network import draw_faces  # noqa: E402
 from randomness import face_noise  # noqa: E402
 
@@ -55,39 +60,50 @@ def steps_of(name, images):
     return images // recipe.parse_options("").batch
 
 
-def train_and_score(name, steps, options):
-    """Trains one row for so many steps and scores it, but for what is there already; returns its folder and scores."""
+def train_row(name, steps, options):
+    """Trains one row until it has so many steps, where it has not already; returns its folder."""
     folder = options.out / name.replace(",", "").replace(" ", "-")
-    weights, scores = folder / "generator.safetensors", folder / "evaluation" / "scores.json"
-    log = options.out / f"{folder.name}.log"
-    threads = {"MKL_NUM_THREADS": str(max(1, runtime.usable_cpus() // options.workers))}
-
-    def command(script, *arguments):
-        with open(log, "a") as file:
-            status = subprocess.run([sys.executable, ROOT / script, "--device", options.device, *map(str, arguments)], check=False,
-                                    stdout=file, stderr=file, env=os.environ | threads).returncode
-        if status:
-            raise runtime.UserError(f"{name}: {script} failed, see the end of {log}", status=1)
-
+    weights = folder / LATEST
     done = load_generator(weights)[1]["step"] if weights.exists() else 0
     if done > steps:
         raise runtime.UserError(f"{folder}: was trained {done} steps, more than the {steps} asked for; name another --out")
-    if done < steps or not scores.exists():
-        command("train.py", "--data", options.data, "--out", folder, "--channels", options.channels, *ROWS[name].split(),
-                "--steps", steps, "--eval-every", max(1, steps // 6))
-        command("evaluate.py", "--fake", weights, "--real", options.data, "--out", folder / "evaluation", "--n", options.n)
-    return folder, json.loads(scores.read_text())["scores"]
+    if done < steps:
+        command = [sys.executable, "train.py", "--device", options.device, "--data", options.data.resolve(),
+                   "--out", folder.resolve(), "--channels", options.channels, "--steps", steps,
+                   "--eval-every", max(1, steps // 6), *ROWS[name].split()]
+        threads = {"MKL_NUM_THREADS": str(max(1, runtime.usable_cpus() // options.workers))}
+        with open(folder.with_suffix(".log"), "a") as log:
+            status = subprocess.run(list(map(str, command)), check=False, cwd=ROOT, stdout=log, stderr=log,
+                                    env=os.environ | threads).returncode
+        if status:
+            raise runtime.UserError(f"{name}: train.py failed, see the end of {log.name}", status=1)
+    return folder
 
 
-def table(results):
-    """The scores of all rows as a Markdown table; at its end the baselines, which are the same for all."""
-    rows = [(name, f"`{ROWS[name]}`" if ROWS[name] else "", scores["generated"]) for name, (_, scores) in results.items()]
-    some = next(iter(results.values()))[1]
-    columns = {key: form for key, form in SCORES.items() if key in some["generated"]}  # small faces have fewer levels
+def score_all(folders, options):
+    """Scores each row's generator as evaluate.py does, and the baselines once: name → name of the score → number."""
+    heldout, training = (DataReader(options.data, 1, split=split) for split in ("heldout", "train"))
+    count = min(options.n, len(heldout), len(training))
+    reals, known = (reader.faces[reader.rows[chosen(len(reader), count, 0)]] for reader in (heldout, training))
+    generators = {name: load_generator(folder / LATEST)[0] for name, folder in folders.items()}
+    sets = {name: draw_faces(generator, face_noise(range(count), generator.z_dim)) for name, generator in generators.items()}
+    sets.update(metrics.baselines(known, next(iter(generators.values()))))
+
+    def with_distances(faces):
+        return SimpleNamespace(faces=faces, distances=metrics.nearest(faces, training)[0], features=None)
+
+    reals = with_distances(reals)
+    return {name: score(with_distances(faces), reals, seed=0) for name, faces in sets.items()}
+
+
+def table(scores):
+    """All scores as a Markdown table."""
+    some = next(iter(scores.values()))
+    columns = {key: form for key, form in SCORES.items() if key in some}  # small faces have fewer levels
     lines = ["| recipe | options | " + " | ".join(columns) + " |", "| --- | --- |" + " --- |" * len(columns)]
-    rows += [(name, "", some[name]) for name in ("training faces", "PCA faces", "blurred faces", "noise")]
-    for name, arguments, scores in rows:
-        lines.append(f"| {name} | {arguments} | " + " | ".join(form.format(scores[key]) for key, form in columns.items()) + " |")
+    for name, some in scores.items():
+        arguments = f"`{ROWS[name]}`" if ROWS.get(name) else ""
+        lines.append(f"| {name} | {arguments} | " + " | ".join(form.format(some[key]) for key, form in columns.items()) + " |")
     return "\n".join(lines) + "\n"
 
 
@@ -112,19 +128,21 @@ def main():
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(options.workers) as threads:
-        running = [threads.submit(train_and_score, name, steps_of(name, options.images), options) for name in options.rows]
-        results = {name: row.result() for name, row in zip(options.rows, running)}
-    (options.out / "table.md").write_text(table(results))
+        steps = [steps_of(name, options.images) for name in options.rows]
+        folders = dict(zip(options.rows, threads.map(train_row, options.rows, steps, [options] * len(steps))))
+    runtime.choose_device(options.device)
+    scores = score_all(folders, options)
+    write_json(options.out / "scores.json", scores)
+    (options.out / "table.md").write_text(table(scores))
     faces = []
-    for folder, _ in results.values():
-        generator, _ = load_generator(folder / "generator.safetensors")
+    for folder in folders.values():
+        generator, _ = load_generator(folder / LATEST)
         faces.append(draw_faces(generator, face_noise(range(12), generator.z_dim)))
     figures.save_picture(options.out / "grids.png", figures.grid(np.concatenate(faces), columns=12))
-    baselines = next(iter(results.values()))[1]
-    levels = {name: baselines[name]["swd_mean"] for name in ("training faces", "PCA faces")}
-    curves = {name: points for name, (folder, _) in results.items() if (points := curve(folder))}
+    levels = {name: scores[name]["swd_mean"] for name in ("training faces", "PCA faces")}
+    curves = {name: points for name, folder in folders.items() if (points := curve(folder))}
     figures.save_scores(options.out / "curves.png", curves, levels)
-    print(table(results) + f"\n{options.out}/grids.png has twelve faces of each row, in the same order; curves.png the scores as "
+    print(table(scores) + f"\n{options.out}/grids.png has twelve faces of each row, in the same order; curves.png the scores as "
           "they fell")
 
 
