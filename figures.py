@@ -73,6 +73,21 @@ def save_losses(path, losses, steps_per_epoch):
     save_figure(path, figure)
 
 
+def save_rows(path, named_faces):
+    """Draws several sets of as many faces (name → uint8 [N, S, S, 3]), each a row beside its name."""
+    from matplotlib.figure import Figure
+
+    picture = grid(np.concatenate(list(named_faces.values())), columns=len(next(iter(named_faces.values()))))
+    height, width, _ = picture.shape
+    figure = Figure(figsize=(width / 100 + 2.5, height / 100 + 0.1), layout="constrained")
+    axes = figure.add_subplot()
+    axes.imshow(picture)
+    axes.set_yticks((np.arange(len(named_faces)) + 0.5) * height / len(named_faces), list(named_faces))
+    axes.set_xticks([])
+    axes.spines[:].set_visible(False)
+    save_figure(path, figure)
+
+
 def save_scores(path, curves, levels):
     """Draws scores over images seen, on a logarithmic scale.
 

@@ -18,8 +18,6 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 import runtime  # noqa: E402, I001
 
-import numpy as np  # noqa: E402
-
 import figures  # noqa: E402
 import metrics  # noqa: E402
 import recipe  # noqa: E402
@@ -27,7 +25,7 @@ from checkpoint import LATEST, load_generator  # noqa: E402
 from dataReader import DataReader  # noqa: E402
 from evaluate import chosen, score  # noqa: E402
 from files import write_json  # noqa: E402
-from network import draw_faces  # noqa: E402
+from network import Generator, draw_faces  # noqa: E402
 from randomness import face_noise  # noqa: E402
 
 ROWS = {
@@ -80,14 +78,19 @@ def train_row(name, steps, options):
     return folder
 
 
+def draw(folder, count):
+    """The faces of the first `count` seeds, uint8 [N, S, S, 3]."""
+    generator, _ = load_generator(folder / LATEST)
+    return draw_faces(generator, face_noise(range(count), generator.z_dim))
+
+
 def score_all(folders, options):
     """Scores each row's generator as evaluate.py does, and the baselines once: name → name of the score → number."""
     heldout, training = (DataReader(options.data, 1, split=split) for split in ("heldout", "train"))
     count = min(options.n, len(heldout), len(training))
     reals, known = (reader.faces[reader.rows[chosen(len(reader), count, 0)]] for reader in (heldout, training))
-    generators = {name: load_generator(folder / LATEST)[0] for name, folder in folders.items()}
-    sets = {name: draw_faces(generator, face_noise(range(count), generator.z_dim)) for name, generator in generators.items()}
-    sets.update(metrics.baselines(known, next(iter(generators.values()))))
+    sets = {name: draw(folder, count) for name, folder in folders.items()}
+    sets.update(metrics.baselines(known, Generator(heldout.size)))
 
     def with_distances(faces):
         return SimpleNamespace(faces=faces, distances=metrics.nearest(faces, training)[0], features=None)
@@ -134,16 +137,11 @@ def main():
     scores = score_all(folders, options)
     write_json(options.out / "scores.json", scores)
     (options.out / "table.md").write_text(table(scores))
-    faces = []
-    for folder in folders.values():
-        generator, _ = load_generator(folder / LATEST)
-        faces.append(draw_faces(generator, face_noise(range(12), generator.z_dim)))
-    figures.save_picture(options.out / "grids.png", figures.grid(np.concatenate(faces), columns=12))
+    figures.save_rows(options.out / "grids.png", {name: draw(folder, 12) for name, folder in folders.items()})
     levels = {name: scores[name]["swd_mean"] for name in ("training faces", "PCA faces")}
     curves = {name: points for name, folder in folders.items() if (points := curve(folder))}
     figures.save_scores(options.out / "curves.png", curves, levels)
-    print(table(scores) + f"\n{options.out}/grids.png has twelve faces of each row, in the same order; curves.png the scores as "
-          "they fell")
+    print(table(scores) + f"\n{options.out}/grids.png has twelve faces of each row, curves.png the scores as they fell")
 
 
 if __name__ == "__main__":
