@@ -1,4 +1,4 @@
-"""Paddle's two convolutions, computed faster on a CPU where the map is small: same weights, same result.
+"""Paddle's two convolutions, computed faster on a CPU where the map is small: same weights, same result. And one that resizes.
 
 On a CPU Paddle multiplies picture by picture. Where the smaller map has few positions (4×4 and 1×1 at the networks' deep
 end) those matrices are so narrow that most of the time is lost; here the whole batch makes one wide product. A convolution
@@ -61,11 +61,33 @@ class Conv2DTranspose(nn.Conv2DTranspose):
         super().__init__(inputs, outputs, kernel, stride, padding, weight_attr=weight_attr, bias_attr=False)
         self.kernel, self.stride, self.padding = kernel, stride, padding
 
+    def kernels(self):
+        """The weights as they are applied: float32 [inputs, outputs, kernel, kernel]."""
+        return self.weight
+
     def forward(self, x):
         size = x.shape[2]
+        weights = self.kernels()
         if not by_the_batch(self, x, size * size):
-            return super().forward(x)
-        weights = self.weight.reshape([len(self.weight), -1])
+            return F.conv2d_transpose(x, weights, stride=self.stride, padding=self.padding)
+        weights = weights.reshape([len(weights), -1])
         patches = paddle.matmul(x.flatten(2).transpose([0, 2, 1]), weights)  # [N, h·h, outputs·kernel²]
         size = (size - 1) * self.stride - 2 * self.padding + self.kernel
         return F.fold(patches.transpose([0, 2, 1]), [size, size], self.kernel, self.stride, self.padding)
+
+
+class ResizeConv2D(Conv2DTranspose):
+    """Repeats each pixel 2×2 times, then convolves with 3×3 weights: float32 [N, inputs, h, h] → [N, outputs, 2h, 2h].
+
+    That is the transposed convolution of stride 2 whose 4×4 kernel is the 3×3 one smeared over 2×2 pixels. Computed so it takes
+    less than half the multiplications. (The weights lie mirrored to those of a convolution, as a transposed one has them.)
+    """
+
+    def __init__(self, inputs, outputs, weight_attr):
+        super().__init__(inputs, outputs, 3, 2, 1, weight_attr)
+        self.kernel = 4  # as applied
+
+    def kernels(self):
+        """The 3×3 weights, smeared: float32 [inputs, outputs, 4, 4]."""
+        rows = F.pad(self.weight, [0, 0, 0, 1]) + F.pad(self.weight, [0, 0, 1, 0])
+        return F.pad(rows, [0, 1, 0, 0]) + F.pad(rows, [1, 0, 0, 0])

@@ -79,7 +79,7 @@ def save_rows(path, named_faces):
 
     picture = grid(np.concatenate(list(named_faces.values())), columns=len(next(iter(named_faces.values()))))
     height, width, _ = picture.shape
-    figure = Figure(figsize=(width / 100 + 2.5, height / 100 + 0.1), layout="constrained")
+    figure = Figure(figsize=(width / 100 + 2.5, height / 100 + 0.1), layout="tight")
     axes = figure.add_subplot()
     axes.imshow(picture)
     axes.set_yticks((np.arange(len(named_faces)) + 0.5) * height / len(named_faces), list(named_faces))

@@ -9,7 +9,7 @@ import paddle
 import paddle.nn as nn
 import paddle.nn.functional as F
 
-from convolution import Conv2D, Conv2DTranspose, twice_differentiable
+from convolution import Conv2D, Conv2DTranspose, ResizeConv2D, twice_differentiable
 from weightInit import bn_initializer, conv_initializer
 
 SIZES = (16, 32, 64, 128, 256)  # picture sizes, px
@@ -51,7 +51,7 @@ def deconv_bn(number, inputs, outputs, up=deconv, **geometry):
 
 def resize_conv(inputs, outputs):
     """Doubles height and width by repeating pixels, then convolves: no checkerboards (Odena et al. 2016)."""
-    return nn.Sequential(nn.Upsample(scale_factor=2, mode="nearest"), conv(inputs, outputs, kernel=3, stride=1))
+    return ResizeConv2D(inputs, outputs, conv_initializer)
 
 
 UPSAMPLINGS = {"deconv": deconv, "resize": resize_conv}

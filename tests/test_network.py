@@ -121,6 +121,17 @@ def test_spectral_normalisation_bounds_the_weights():
             assert np.linalg.norm(matrix, 2) == pytest.approx(1, rel=0.05), name
 
 
+@pytest.mark.parametrize("side", [4, 8])
+@pytest.mark.parametrize("training", [True, False])
+def test_resize_convolution_repeats_pixels_and_convolves(side, training):
+    layer = network.resize_conv(5, 7)
+    layer.training = training
+    pictures = paddle.randn([3, 5, side, side])
+    repeated = paddle.to_tensor(pictures.numpy().repeat(2, axis=2).repeat(2, axis=3))
+    wanted = paddle.nn.functional.conv2d(repeated, layer.weight.transpose([1, 0, 2, 3]).flip([2, 3]), padding=1)
+    assert layer(pictures).numpy() == pytest.approx(wanted.numpy(), abs=1e-6)
+
+
 def test_resize_convolution_has_no_checkerboard():
     """What comes out of constant maps is constant, but at the edges; a transposed convolution leaves a pattern."""
     maps = paddle.ones([1, 4, 8, 8])
