@@ -82,6 +82,7 @@ def save_rows(path, named_faces):
     figure = Figure(figsize=(width / 100 + 2.5, height / 100 + 0.1), layout="tight")
     axes = figure.add_subplot()
     axes.imshow(picture)
+    axes.set_anchor("E")  # all room that is left goes to the names
     axes.set_yticks((np.arange(len(named_faces)) + 0.5) * height / len(named_faces), list(named_faces))
     axes.set_xticks([])
     axes.spines[:].set_visible(False)
