@@ -21,7 +21,8 @@ def chances(seed, purpose, update, count):
 def augment(pictures, chances, policy):
     """Changes float32 pictures [N, 3, S, S] in [-1, 1] by one of POLICIES, each by its row of `chances`.
 
-    The result may leave that range. The columns decide brightness, saturation, contrast; the shift down and to the right; the hole's centre from top and left.
+    The result may leave that range. The columns decide brightness, saturation, contrast; the shift down and to the right; the
+    hole's centre from top and left.
     """
     brightness, saturation, contrast, down, right, top, left = chances.T
     if policy == "shift":
