@@ -90,7 +90,7 @@ def score_all(folders, options):
     count = min(options.n, len(heldout), len(training))
     reals, known = (reader.faces[reader.rows[chosen(len(reader), count, 0)]] for reader in (heldout, training))
     sets = {name: draw(folder, count) for name, folder in folders.items()}
-    sets.update(metrics.baselines(known, Generator(heldout.size)))
+    sets.update(metrics.baselines(known, Generator(heldout.size, channels=options.channels)))
 
     def with_distances(faces):
         return SimpleNamespace(faces=faces, distances=metrics.nearest(faces, training)[0], features=None)
