@@ -14,20 +14,22 @@ HOLE = 1 / 2  # of the picture's side
 
 
 def chances(seed, purpose, update, count):
-    """The random numbers for `count` pictures of one update: float32 [count, 7] in [0, 1), see `augment`."""
-    return draws(seed, purpose, update).random((count, 7), dtype=np.float32)
+    """The random numbers for `count` pictures of one update: float32 [count, 8] in [0, 1), see `augment`."""
+    return draws(seed, purpose, update).random((count, 8), dtype=np.float32)
 
 
-def augment(pictures, chances, policy):
-    """Changes float32 pictures [N, 3, S, S] in [-1, 1] by one of POLICIES, each by its row of `chances`.
+def augment(pictures, chances, policy, p):
+    """Changes float32 pictures [N, 3, S, S] in [-1, 1] by one of POLICIES, each with probability `p`, by its row of `chances`.
 
-    The result may leave that range. The columns decide brightness, saturation, contrast; the shift down and to the right; the
-    hole's centre from top and left.
+    The result may leave that range. The columns decide whether; brightness, saturation, contrast; the shift down and to the
+    right; the hole's centre from top and left.
     """
-    brightness, saturation, contrast, down, right, top, left = chances.T
+    changed = chances[:, :1] < p
+    brightness, saturation, contrast, down, right = np.where(changed, chances[:, 1:6], np.float32(0.5)).T  # 0.5 changes nothing
     if policy == "shift":
         return shift(pictures, down, right)
-    return cut_hole(shift(recolour(pictures, brightness, saturation, contrast), down, right), top, left)
+    pictures = shift(recolour(pictures, brightness, saturation, contrast), down, right)
+    return cut_hole(pictures, *chances[:, 6:].T, changed)
 
 
 def recolour(pictures, brightness, saturation, contrast):
@@ -56,10 +58,10 @@ def shift(pictures, down, right):
     return paddle.matmul(paddle.matmul(rows, pictures), columns, transpose_y=True)
 
 
-def cut_hole(pictures, top, left):
-    """Makes a square of half the side grey (0), centred anywhere in the picture and cut off at its edges."""
+def cut_hole(pictures, top, left, which):
+    """Makes a square of half the side grey (0), centred anywhere and cut off at the edges, in the pictures that `which` [N, 1] says."""
     size = pictures.shape[2]
     place, half = np.arange(size), int(size * HOLE) // 2
     in_rows, in_columns = (np.abs(place + 0.5 - np.floor(chance * (size + 1))[:, None]) < half for chance in (top, left))
-    hole = in_rows[:, None, :, None] & in_columns[:, None, None, :]
+    hole = (which & in_rows)[:, None, :, None] & in_columns[:, None, None, :]
     return pictures * paddle.to_tensor((~hole).astype(np.float32))

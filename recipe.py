@@ -5,15 +5,16 @@ from network import LOSSES, UPSAMPLINGS
 
 SMALL_SET = 50_000  # faces; with fewer, --augment auto augments
 
-# The plain recipe of the tutorials (Radford et al. 2016): the samples are drawn by the generator as it is at the end.
-CLASSIC = {"batch": 128, "flip": False, "augment": "off", "ema": 0}
+# The plain recipe of the tutorials (Radford et al. 2016): one learning rate, and the samples are drawn by the generator as it
+# is at the end.
+CLASSIC = {"batch": 128, "flip": False, "augment": "off", "ema": 0, "up": "deconv", "lr": 2e-4}
 PRESETS = {"best": {}, "classic": CLASSIC}
 
 # A run can only be gone on with when these are as they were.
-MATTERS = ("pictures", "batch", "channels", "z_dim", "up", "spectral_norm", "loss", "r1", "augment", "flip", "ema", "lr_d",
+MATTERS = ("pictures", "batch", "channels", "z_dim", "up", "spectral_norm", "loss", "r1", "augment", "augment_p", "flip", "ema", "lr_d",
            "lr_g", "beta1", "beta2", "seed", "d_steps", "g_steps")
 # What was in force in runs that were saved before there were these options.
-OLDER = {"up": "deconv", "spectral_norm": False, "loss": "bce", "r1": 0, "augment": "off", "flip": False, "ema": 10_000}
+OLDER = {"up": "deconv", "spectral_norm": False, "loss": "bce", "r1": 0, "augment": "off", "augment_p": 1.0, "flip": False, "ema": 10_000}
 
 
 def parse_options(description):
@@ -22,7 +23,7 @@ def parse_options(description):
     parser = runtime.Parser(description)
     add = parser.add_argument
     add("--preset", choices=PRESETS, default="best",
-        help="classic: the plain recipe of the tutorials, batch 128, without --flip, --augment and --ema (default: best)")
+        help="classic: the plain recipe of the tutorials, batch 128, --up deconv, --lr 2e-4, without --flip, --augment and --ema (default: best)")
     add("--data", default="imgs", metavar="DIR", help="packed faces (default: imgs)")
     add("--out", default="Output", metavar="DIR", help="the run's folder (default: Output)")
     add("--fresh", action="store_true", help="start a new run, in a new numbered folder beside --out")
@@ -33,8 +34,8 @@ def parse_options(description):
     # the networks
     add("--channels", type=number(int, 1), default=64, help="width of the networks (default: 64)")
     add("--z-dim", type=number(int, 1), default=100, help="numbers that a face is drawn from (default: 100)")
-    add("--up", choices=UPSAMPLINGS, default="deconv",
-        help="how G doubles the size: transposed convolution, or resizing and convolution (default: deconv)")
+    add("--up", choices=UPSAMPLINGS, default="resize",
+        help="how G doubles the size: transposed convolution, or resizing and convolution (default: resize)")
     add("--spectral-norm", action="store_true", help="spectral normalisation of D's weights in place of batch norm")
 
     # what they learn from
@@ -43,6 +44,8 @@ def parse_options(description):
     add("--no-flip", action="store_false", dest="flip", help="leave them as they are")
     add("--augment", choices=("auto", "off", *POLICIES), default="auto",
         help=f"change what D sees at random; auto: shift for fewer than {SMALL_SET:,} faces, else off (default: auto)")
+    add("--augment-p", type=number(float, 0, 1), default=0.5, metavar="P",
+        help="probability that a picture is changed so (default: 0.5)")
     add("--loss", choices=LOSSES, default="bce", help="(default: bce, cross-entropy)")
     add("--r1", type=number(float, 0), default=0.0, metavar="GAMMA",
         help="weight of the gradient penalty on real faces (default: 0, none)")
@@ -50,9 +53,9 @@ def parse_options(description):
     # how they learn
     add("--d-steps", type=number(int, 1), default=1, help="discriminator updates a step (default: 1)")
     add("--g-steps", type=number(int, 1), default=2, help="generator updates a step (default: 2)")
-    add("--lr", type=number(float, 0), default=2e-4, help="Adam's learning rate (default: 2e-4)")
-    add("--lr-d", type=number(float, 0), metavar="LR", help="the discriminator's, where it is another")
-    add("--lr-g", type=number(float, 0), metavar="LR", help="the generator's, where it is another")
+    add("--lr", type=number(float, 0), help="Adam's learning rate, of both players (default: the two below)")
+    add("--lr-d", type=number(float, 0), metavar="LR", help="the discriminator's (default: 2e-4)")
+    add("--lr-g", type=number(float, 0), metavar="LR", help="the generator's (default: 1e-4)")
     add("--beta1", type=number(float, 0, below=1), default=0.5, help="Adam's β1 (default: 0.5)")
     add("--beta2", type=number(float, 0, below=1), default=0.999, help="Adam's β2 (default: 0.999)")
     add("--ema", type=number(float, 0), default=10_000, metavar="IMAGES",
@@ -71,8 +74,9 @@ def parse_options(description):
 
     parser.set_defaults(**PRESETS[parser.parse_args().preset])
     options = parser.parse_args()
-    options.lr_d = options.lr if options.lr_d is None else options.lr_d
-    options.lr_g = options.lr if options.lr_g is None else options.lr_g
+    for key, default in (("lr_d", 2e-4), ("lr_g", 1e-4)):
+        typed = (getattr(options, key), options.lr, default)
+        setattr(options, key, next(rate for rate in typed if rate is not None))
     return options
 
 
@@ -81,12 +85,13 @@ def settle_augmentation(options, faces):
     if options.augment == "auto":
         options.augment = "shift" if faces < SMALL_SET else "off"
         if options.augment != "off":
-            print(f"augmentation: D sees the faces shifted at random, because {faces:,} are few (--augment off turns it off)")
+            print(f"augmentation: D sees faces shifted at random, with probability {options.augment_p:g}, because {faces:,} are few "
+                  "(--augment off turns it off)")
 
 
 def differences(before, options):
     """How `options` differ from those of a run saved `before`, where that would change the weights: phrases."""
-    before = {"lr_d": before["lr"], "lr_g": before["lr"], **OLDER, **before}
+    before = {"lr_d": before.get("lr"), "lr_g": before.get("lr"), **OLDER, **before}
     phrases = []
     for key in MATTERS:
         had, wanted = before[key], getattr(options, key)

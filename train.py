@@ -59,7 +59,7 @@ def augmented(pictures, options, purpose, update):
     if options.augment == "off":
         return pictures
     numbers = ranks.share(chances(options.seed, purpose, update, len(pictures) * ranks.COUNT))
-    return augment(pictures, numbers, options.augment)
+    return augment(pictures, numbers, options.augment, options.augment_p)
 
 
 def update(player, loss, shared=True):

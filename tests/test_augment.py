@@ -2,23 +2,23 @@ import numpy as np
 import paddle
 import pytest
 
-from augment import augment, chances
+from augment import POLICIES, augment, chances
 
-UNCHANGED = [0.5, 0.5, 0.5, 0.5, 0.5, 0, 0]  # but for the hole, in the upper left corner
+UNCHANGED = [0, 0.5, 0.5, 0.5, 0.5, 0.5, 0, 0]  # but for the hole, in the upper left corner
 
 
 def faces(count=3, size=16):
     return np.random.default_rng(0).uniform(-1, 1, (count, 3, size, size)).astype(np.float32)
 
 
-def changed(pictures, *rows, policy="diffaugment"):
-    return augment(paddle.to_tensor(pictures), np.array(rows, np.float32), policy).numpy()
+def changed(pictures, *rows, policy="diffaugment", p=1):
+    return augment(paddle.to_tensor(pictures), np.array(rows, np.float32), policy, p).numpy()
 
 
 def test_one_picture_by_hand():
     """Brightness, saturation, contrast, shift and hole, one after the other as the paper has them."""
     [face] = faces(1)
-    numbers = [0.9, 0.2, 0.7, 0.99, 0.3, 0.6, 0.95]
+    numbers = [0.4, 0.9, 0.2, 0.7, 0.99, 0.3, 0.6, 0.95]
     wanted = face + 0.4
     wanted = wanted.mean(axis=0) + (wanted - wanted.mean(axis=0)) * 0.4
     wanted = wanted.mean() + (wanted - wanted.mean()) * 1.2
@@ -32,25 +32,33 @@ def test_shift_alone():
     [face] = faces(1)
     moved = np.zeros_like(face)
     moved[:, 2:, :-1] = face[:, :-2, 1:]
-    assert (changed(face[None], [0.9, 0.2, 0.7, 0.99, 0.3, 0.6, 0.95], policy="shift")[0] == moved).all()
+    assert (changed(face[None], [0.4, 0.9, 0.2, 0.7, 0.99, 0.3, 0.6, 0.95], policy="shift")[0] == moved).all()
 
 
 def test_each_picture_has_its_own_changes():
     pictures = faces()
-    rows = [UNCHANGED, [0.9] * 7, [0.1] * 7]
+    rows = [UNCHANGED, [0.9] * 8, [0.1] * 8]
     for picture, row, together in zip(pictures, rows, changed(pictures, *rows)):
         assert changed(picture[None], row)[0] == pytest.approx(together, abs=1e-6)
     assert changed(pictures, *[UNCHANGED] * 3)[:, :, 4:] == pytest.approx(pictures[:, :, 4:], abs=1e-6)
 
 
+@pytest.mark.parametrize("policy", POLICIES)
+def test_a_picture_is_changed_with_probability_p(policy):
+    pictures, rows = faces(2), [[0.4] + [0.9] * 7, [0.6] + [0.9] * 7]
+    half = changed(pictures, *rows, policy=policy, p=0.5)
+    assert (half[0] == changed(pictures, *rows, policy=policy)[0]).all() and (half[0] != pictures[0]).any()
+    assert half[1] == pytest.approx(pictures[1], abs=1e-6)
+
+
 def test_gradients_come_through_where_the_picture_does():
     pictures = paddle.to_tensor(faces(1))
     pictures.stop_gradient = False
-    augment(pictures, np.array([UNCHANGED], np.float32), "diffaugment").sum().backward()
+    augment(pictures, np.array([UNCHANGED], np.float32), "diffaugment", 1).sum().backward()
     gradient = pictures.grad.numpy()[0]
     assert gradient[:, :4, :4] == pytest.approx(0, abs=1e-6) and gradient[:, 4:, 4:] == pytest.approx(1, abs=1e-6)
 
 
 def test_changes_are_keyed():
-    assert (chances(1, "a", 2, 5) == chances(1, "a", 2, 5)).all() and chances(1, "a", 2, 5).shape == (5, 7)
+    assert (chances(1, "a", 2, 5) == chances(1, "a", 2, 5)).all() and chances(1, "a", 2, 5).shape == (5, 8)
     assert (chances(1, "a", 2, 5) != chances(1, "a", 3, 5)).all() and (chances(1, "a", 2, 5) != chances(1, "b", 2, 5)).all()

@@ -24,8 +24,9 @@ def test_a_preset_changes_defaults_and_what_is_typed_counts(parse):
 
 
 def test_one_learning_rate_or_two(parse):
-    assert [(options.lr_d, options.lr_g) for options in map(parse, ("--lr 1e-3", "--lr-d 3e-4", "--lr 1e-3 --lr-g 0"))] == [
-        (1e-3, 1e-3), (3e-4, 2e-4), (1e-3, 0)]
+    lines = ("", "--lr 1e-3", "--lr-d 3e-4", "--lr 1e-3 --lr-g 0", "--preset classic", "--preset classic --lr-d 1e-3")
+    assert [(options.lr_d, options.lr_g) for options in map(parse, lines)] == [
+        (2e-4, 1e-4), (1e-3, 1e-3), (3e-4, 1e-4), (1e-3, 0), (2e-4, 2e-4), (1e-3, 2e-4)]
 
 
 def test_small_sets_are_augmented(parse, capsys):
@@ -41,11 +42,13 @@ def test_options_that_came_later_do_not_stop_an_older_run(parse):
     options = parse("--lr-g 1e-3")
     options.pictures = "aa"
     before = {**vars(options), "lr_g": 2e-4}
-    del before["up"], before["loss"]
+    del before["loss"]
     assert recipe.differences(before, options) == ["--lr-g (it has 0.0002, you ask for 0.001)"]
     old = {key: value for key, value in vars(options).items() if key not in (*recipe.OLDER, "lr_d", "lr_g")}
+    old["lr"] = 1e-4
     options.augment = "diffaugment"
-    assert recipe.differences(old, options) == ["--augment (it has off, you ask for diffaugment)", "--flip (it has off, you ask for on)",
-                                                "--lr-g (it has 0.0002, you ask for 0.001)"]
+    assert recipe.differences(old, options) == ["--up (it has deconv, you ask for resize)", "--augment (it has off, you ask for diffaugment)",
+                                                "--augment-p (it has 1.0, you ask for 0.5)", "--flip (it has off, you ask for on)",
+                                                "--lr-d (it has 0.0001, you ask for 0.0002)", "--lr-g (it has 0.0001, you ask for 0.001)"]
     assert recipe.differences({**vars(options), "pictures": "bb"}, options)[0].startswith("--data (")
     assert recipe.differences(vars(options), SimpleNamespace(**vars(options))) == []

@@ -43,7 +43,7 @@ def log(folder):
 def players_and_options(**changes):
     options = SimpleNamespace(**{"seed": 0, "d_steps": 1, "g_steps": 2, "z_dim": 8, "channels": 4, "lr_d": 2e-4, "lr_g": 2e-4,
                                  "beta1": 0.5, "beta2": 0.999, "up": "deconv", "spectral_norm": False, "loss": "bce", "r1": 0,
-                                 "augment": "off", **changes})
+                                 "augment": "off", "augment_p": 0.5, **changes})
     return train.build_players(16, options), options
 
 
