@@ -59,7 +59,7 @@ def shift(pictures, down, right):
 
 
 def cut_hole(pictures, top, left, which):
-    """Makes a square of half the side grey (0), centred anywhere and cut off at the edges, in the pictures that `which` [N, 1] says."""
+    """Makes a square of half the side grey (0), centred anywhere and cut off at the edges, where `which` [N, 1] is true."""
     size = pictures.shape[2]
     place, half = np.arange(size), int(size * HOLE) // 2
     in_rows, in_columns = (np.abs(place + 0.5 - np.floor(chance * (size + 1))[:, None]) < half for chance in (top, left))

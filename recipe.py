@@ -11,10 +11,11 @@ CLASSIC = {"batch": 128, "flip": False, "augment": "off", "ema": 0, "up": "decon
 PRESETS = {"best": {}, "classic": CLASSIC}
 
 # A run can only be gone on with when these are as they were.
-MATTERS = ("pictures", "batch", "channels", "z_dim", "up", "spectral_norm", "loss", "r1", "augment", "augment_p", "flip", "ema", "lr_d",
-           "lr_g", "beta1", "beta2", "seed", "d_steps", "g_steps")
+MATTERS = ("pictures", "batch", "channels", "z_dim", "up", "spectral_norm", "loss", "r1", "augment", "augment_p", "flip", "ema",
+           "lr_d", "lr_g", "beta1", "beta2", "seed", "d_steps", "g_steps")
 # What was in force in runs that were saved before there were these options.
-OLDER = {"up": "deconv", "spectral_norm": False, "loss": "bce", "r1": 0, "augment": "off", "augment_p": 1.0, "flip": False, "ema": 10_000}
+OLDER = {"up": "deconv", "spectral_norm": False, "loss": "bce", "r1": 0, "augment": "off", "augment_p": 1.0, "flip": False,
+         "ema": 10_000}
 
 
 def parse_options(description):
@@ -23,7 +24,8 @@ def parse_options(description):
     parser = runtime.Parser(description)
     add = parser.add_argument
     add("--preset", choices=PRESETS, default="best",
-        help="classic: the plain recipe of the tutorials, batch 128, --up deconv, --lr 2e-4, without --flip, --augment and --ema (default: best)")
+        help="classic: the plain recipe of the tutorials, batch 128, --up deconv, --lr 2e-4, without --flip, --augment and --ema "
+             "(default: best)")
     add("--data", default="imgs", metavar="DIR", help="packed faces (default: imgs)")
     add("--out", default="Output", metavar="DIR", help="the run's folder (default: Output)")
     add("--fresh", action="store_true", help="start a new run, in a new numbered folder beside --out")
