@@ -87,8 +87,8 @@ def settle_augmentation(options, faces):
     if options.augment == "auto":
         options.augment = "shift" if faces < SMALL_SET else "off"
         if options.augment != "off":
-            print(f"augmentation: D sees faces shifted at random, with probability {options.augment_p:g}, because {faces:,} are few "
-                  "(--augment off turns it off)")
+            print(f"augmentation: D sees faces shifted at random, with probability {options.augment_p:g}, because {faces:,} "
+                  "are few (--augment off turns it off)")
 
 
 def differences(before, options):
