@@ -12,7 +12,7 @@ REQUIREMENTS := $(if $(shell command -v nvidia-smi),requirements.txt,requirement
 demo: setup
 	rm -rf demo
 	$(PYTHON) pretreat.py --out demo/imgs --limit 2000
-	$(PYTHON) train.py --data demo/imgs --out demo/Output --channels 32 --batch 16 --steps 1100
+	$(PYTHON) train.py --data demo/imgs --out demo/Output --channels 32 --lr 2e-4 --steps 1100
 	$(PYTHON) generator.py --weights demo/Output/generator.safetensors --out demo/Generate --n 16
 	$(PYTHON) contrast.py --data demo/imgs --weights demo/Output/generator.safetensors --out demo/Generate/contrast.png
 	@echo "Look at demo/Generate/grid.png, demo/Generate/contrast.png and demo/Output/samples/."
