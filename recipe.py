@@ -77,8 +77,8 @@ def parse_options(description):
     parser.set_defaults(**PRESETS[parser.parse_args().preset])
     options = parser.parse_args()
     for key, default in (("lr_d", 2e-4), ("lr_g", 1e-4)):
-        typed = (getattr(options, key), options.lr, default)
-        setattr(options, key, next(rate for rate in typed if rate is not None))
+        if getattr(options, key) is None:
+            setattr(options, key, default if options.lr is None else options.lr)
     return options
 
 
