@@ -5,13 +5,15 @@ Safetensors files hold numbers and text alone; opening one from a stranger canno
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+import zoo
 from files import replacing
-from network import Discriminator, Generator
+from recipe import OLDER
 from runtime import UserError
 
 RUN, BEST, LATEST = Path("Output"), "best.safetensors", "generator.safetensors"
@@ -19,7 +21,7 @@ SHIPPED = Path(__file__).parent / "pretrained" / "celeba64.safetensors"
 
 GENERATOR_FACTS = {"arch": str, "size": int, "z_dim": int, "channels": int, "step": int, "images_seen": int,
                    "data": str, "seed": int}
-ADDED_FACTS = {"up": "deconv", "pictures": ""}  # which older files lack
+ADDED_FACTS = {"up": "deconv", "noise": "normal", "pictures": ""}  # which older files lack
 
 
 def write_tensors(path, arrays, metadata):
@@ -116,11 +118,11 @@ def load_run(path, networks, adams):
 def save_generator(path, generator, facts):
     """Writes a generator's weights; `facts` (see GENERATOR_FACTS) say how to rebuild it and how it was trained.
 
-    Its `scores` on held-out faces, a dict, may be empty.
+    Its `scores` on held-out faces and the `labels` it takes, dicts, may be empty.
     """
     arrays = {name: tensor.numpy() for name, tensor in generator.state_dict().items()}
     write_tensors(path, arrays, {**{key: str(facts[key]) for key in (*GENERATOR_FACTS, *ADDED_FACTS)},
-                                 "scores": json.dumps(facts["scores"])})
+                                 **{key: json.dumps(facts[key]) for key in ("scores", "labels")}})
 
 
 def best_swd(folder):
@@ -138,8 +140,8 @@ def load_generator(path):
     try:
         facts = {key: kind(metadata[key]) for key, kind in GENERATOR_FACTS.items()}
         facts.update({key: metadata.get(key, default) for key, default in ADDED_FACTS.items()})
-        facts["scores"] = json.loads(metadata.get("scores", "{}"))
-        generator = Generator(facts["size"], facts["z_dim"], facts["channels"], facts["up"])
+        facts.update({key: json.loads(metadata.get(key, "{}")) for key in ("scores", "labels")})
+        generator = zoo.build_generator(zoo.Plan(**{key: facts[key] for key in zoo.Plan._fields}))
     except (KeyError, ValueError):
         raise UserError(f"{path}: these weights do not say which generator they belong to; "
                         "take the generator.safetensors that train.py wrote") from None
@@ -164,8 +166,7 @@ def find_generator():
 
 def load_discriminator(path, size):
     """The discriminator of a saved run, as it was in training (batch statistics). Raises UserError."""
-    options = read_facts(path)["options"]
-    discriminator = Discriminator(size, options["channels"], options["spectral_norm"])
+    discriminator = zoo.build_discriminator(size, SimpleNamespace(**{**OLDER, **read_facts(path)["options"]}))
     set_network("discriminator", discriminator, read_tensors(path)[0], path)
     return discriminator
 
@@ -178,5 +179,6 @@ def best_of(folder):
 def describe_generator(facts):
     """What `load_generator` found, as one phrase for people."""
     score = f", SWD {facts['scores']['swd']:.1f} on {facts['scores']['n']:,} held-out faces" if "swd" in facts["scores"] else ""
-    return (f"{facts['arch']}, {facts['size']}×{facts['size']} px, trained {facts['step']:,} steps "
+    labels = f", conditional on {', '.join(facts['labels'])}" if facts["labels"] else ""
+    return (f"{facts['arch']}, {facts['size']}×{facts['size']} px{labels}, trained {facts['step']:,} steps "
             f"({facts['images_seen']:,} images seen) on {facts['data']}, seed {facts['seed']}{score}")

@@ -10,7 +10,7 @@ import figures
 from checkpoint import describe_generator, find_generator, load_generator
 from dataReader import DataReader
 from network import draw_faces
-from randomness import face_noise
+from randomness import face_inputs
 
 
 def main():
@@ -26,13 +26,13 @@ def main():
     add("--device", choices=("auto", "cpu", "gpu"), default="auto", help="(default: auto, a GPU where there is one)")
     options = parser.parse_args()
 
-    reals = DataReader(options.data, options.n, seed=options.seed).gather(0)
+    reals = DataReader(options.data, options.n, seed=options.seed).gather(0)[0]
     runtime.choose_device(options.device)
     weights = options.weights or find_generator()
     generator, facts = load_generator(weights)
     print(f"{weights}: {describe_generator(facts)}")
     seeds = range(options.seed, options.seed + len(reals))
-    fakes = draw_faces(generator, face_noise(seeds, facts["z_dim"]))
+    fakes = draw_faces(generator, face_inputs(generator.plan, seeds))
     options.out.parent.mkdir(parents=True, exist_ok=True)
     figures.save_titled_grids(options.out, {"Real faces": reals, "Generated faces": fakes})
     print(f"{len(reals)} real and as many generated faces: {options.out}")

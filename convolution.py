@@ -55,11 +55,16 @@ class Conv2D(nn.Conv2D):
 
 
 class Conv2DTranspose(nn.Conv2DTranspose):
-    """`paddle.nn.Conv2DTranspose` without bias, for square maps: float32 [N, inputs, h, h] → [N, outputs, H, H]."""
+    """`paddle.nn.Conv2DTranspose` for square maps: float32 [N, inputs, h, h] → [N, outputs, H, H].
 
-    def __init__(self, inputs, outputs, kernel, stride, padding, weight_attr):
-        super().__init__(inputs, outputs, kernel, stride, padding, weight_attr=weight_attr, bias_attr=False)
+    A kernel that falls short of doubling the size by one row and column, as 5×5 does, gets them at the lower right.
+    """
+
+    def __init__(self, inputs, outputs, kernel, stride, padding, weight_attr, bias=False):
+        super().__init__(inputs, outputs, kernel, stride, padding, weight_attr=weight_attr,
+                         bias_attr=None if bias else False)
         self.kernel, self.stride, self.padding = kernel, stride, padding
+        self.added = max(0, stride + 2 * padding - kernel)
 
     def kernels(self):
         """The weights as they are applied: float32 [inputs, outputs, kernel, kernel]."""
@@ -69,11 +74,12 @@ class Conv2DTranspose(nn.Conv2DTranspose):
         size = x.shape[2]
         weights = self.kernels()
         if not by_the_batch(self, x, size * size):
-            return F.conv2d_transpose(x, weights, stride=self.stride, padding=self.padding)
+            return F.conv2d_transpose(x, weights, self.bias, self.stride, self.padding, self.added)
         weights = weights.reshape([len(weights), -1])
         patches = paddle.matmul(x.flatten(2).transpose([0, 2, 1]), weights)  # [N, h·h, outputs·kernel²]
-        size = (size - 1) * self.stride - 2 * self.padding + self.kernel
-        return F.fold(patches.transpose([0, 2, 1]), [size, size], self.kernel, self.stride, self.padding)
+        size = (size - 1) * self.stride - 2 * self.padding + self.kernel + self.added
+        y = F.fold(patches.transpose([0, 2, 1]), [size, size], self.kernel, self.stride, self.padding)
+        return y if self.bias is None else y + self.bias.reshape([-1, 1, 1])
 
 
 class ResizeConv2D(Conv2DTranspose):
@@ -85,7 +91,7 @@ class ResizeConv2D(Conv2DTranspose):
 
     def __init__(self, inputs, outputs, weight_attr):
         super().__init__(inputs, outputs, 3, 2, 1, weight_attr)
-        self.kernel = 4  # as applied
+        self.kernel, self.added = 4, 0  # as applied
 
     def kernels(self):
         """The 3×3 weights, smeared: float32 [inputs, outputs, 4, 4]."""

@@ -15,6 +15,7 @@ import numpy as np
 import paddle
 
 import figures
+from attributes import parse_names, parse_wanted
 from randomness import draws
 from runtime import UserError
 
@@ -62,12 +63,14 @@ class DataReader:
     flip        mirror each face with probability 1/2
     seed        which orders and flips
     rank, ranks of the faces of each batch, this process takes those at rank, rank + ranks, …
+    where       take the faces with these attributes alone, such as "Smiling=1,Male=-1"
+    conditional attributes that come with each batch as labels, such as "Smiling,Male"
 
     The faces stay on the disk, memory-mapped; one thread gathers the next batch while this one is used. There are
     no worker processes and no shared memory, which is tiny on AI Studio. Raises UserError for a folder without faces.
     """
 
-    def __init__(self, path, batch_size, split="train", flip=False, seed=0, rank=0, ranks=1):
+    def __init__(self, path, batch_size, split="train", flip=False, seed=0, rank=0, ranks=1, where="", conditional=""):
         self.path, self.flip, self.seed, self.rank, self.ranks = Path(path), flip, seed, rank, ranks
         try:
             self.faces, self._mapping = map_faces(self.path / "faces.npy")
@@ -75,11 +78,19 @@ class DataReader:
         except (FileNotFoundError, NotADirectoryError):
             raise UserError(f"{path}: no packed faces there; run pretreat.py first, or name their folder") from None
         self.size = self.faces.shape[1]
+        attributes = self.manifest.get("attributes", [])
+        wanted = parse_wanted(where, attributes, "--where")
+        self.conditional = parse_names(conditional, attributes, "--conditional")
+        self.labels = self._read_labels(attributes) if attributes else np.empty((len(self.faces), 0), np.int8)
+        self.labels_given = self.labels[:, [attributes.index(name) for name in self.conditional]]
+        fits = (self.labels[:, [attributes.index(name) for name in wanted]] == list(wanted.values())).all(axis=1)
         held_out = np.zeros(len(self.faces), bool)
         held_out[self.manifest["held_out"]] = True
-        self.rows = np.flatnonzero({"train": ~held_out, "heldout": held_out, "all": held_out | True}[split])
+        self.held_out_rows = np.flatnonzero(held_out & fits)
+        self.rows = {"train": np.flatnonzero(~held_out & fits), "heldout": self.held_out_rows, "all": np.flatnonzero(fits)}[split]
         if len(self.rows) == 0:
-            raise UserError(f"{path}: no face is in the split {split!r}; run pretreat.py with another --holdout")
+            raise UserError(f"{path}: no face in the split {split!r} has --where {where}" if where else
+                            f"{path}: no face is in the split {split!r}; run pretreat.py with another --holdout")
         self.batch_size = min(batch_size, len(self.rows))
         if self.batch_size % ranks:
             raise UserError(f"--batch {self.batch_size} cannot be shared out evenly among {ranks} devices; use "
@@ -91,9 +102,22 @@ class DataReader:
         """How many faces the split has."""
         return len(self.rows)
 
+    def _read_labels(self, attributes):
+        try:
+            labels = np.load(self.path / "labels.npy", allow_pickle=False)
+            if labels.dtype != np.int8 or labels.shape != (len(self.faces), len(attributes)):
+                raise ValueError("it does not belong to the faces beside it")
+            return labels
+        except (OSError, ValueError) as error:
+            raise UserError(f"{self.path / 'labels.npy'}: cannot be used ({error}); run pretreat.py --attributes again") from None
+
+    def label_shares(self):
+        """The attributes that come as labels → the share of the split's faces that has each."""
+        return dict(zip(self.conditional, (self.labels_given[self.rows] > 0).mean(axis=0).tolist()))
+
     def held_out_faces(self, most):
         """At most so many of the faces that are kept out of training, evenly spread: uint8 [N, S, S, 3]."""
-        rows = np.sort(self.manifest["held_out"]).astype(np.int64)
+        rows = self.held_out_rows
         return self.faces[rows[figures.evenly(len(rows), most)]] if len(rows) else self.faces[:0]
 
     def fingerprint(self):
@@ -102,30 +126,31 @@ class DataReader:
         return hashlib.blake2b(json.dumps(facts).encode(), digest_size=8).hexdigest()
 
     def batches(self, start_step=0):
-        """Yields float32 tensors [B, 3, S, S] in [-1, 1] for the steps start_step, start_step + 1, …, without end.
+        """Yields (faces, labels) for the steps start_step, start_step + 1, …, without end.
 
-        Which faces a step gets depends on (seed, step) alone. An epoch leaves out what does not fill a batch.
+        Faces are float32 tensors [B, 3, S, S] in [-1, 1]; labels float32 [B, K] of -1 and 1, or None where none are given. Which faces a step gets depends on (seed, step) alone. An epoch leaves out what does not fill a batch.
         """
         with ThreadPoolExecutor(1, "reader") as thread:
             step = start_step
             coming = thread.submit(self.gather, step)
             while True:
-                faces = coming.result()
+                faces, labels = coming.result()
                 step += 1
                 coming = thread.submit(self.gather, step)
-                yield normalise(faces)
+                yield normalise(faces), paddle.to_tensor(labels.astype(np.float32)) if self.conditional else None
 
     def gather(self, step):
-        """The faces of one step, this rank's share: uint8 [B, S, S, 3]."""
+        """The faces of one step, this rank's share, and their labels: uint8 [B, S, S, 3], int8 [B, K]."""
         epoch, batch = divmod(step, self.batches_per_epoch)
         mine = slice(self.rank, self.batch_size, self.ranks)
-        faces = self.faces[self._order(epoch)[batch * self.batch_size:][mine]]
+        rows = self._order(epoch)[batch * self.batch_size:][mine]
+        faces = self.faces[rows]
         if self.flip:
             flipped = draws(self.seed, "flip", step).random(self.batch_size)[mine] < 0.5
             faces[flipped] = faces[flipped, :, ::-1]
         if hasattr(mmap, "MADV_DONTNEED"):  # the system keeps what it likes; this process stays small
             self._mapping.madvise(mmap.MADV_DONTNEED)
-        return faces
+        return faces, self.labels_given[rows]
 
     def _order(self, epoch):
         return draws(self.seed, "order", epoch).permutation(self.rows)
@@ -142,7 +167,7 @@ def main():
 
     reader = DataReader(options.data, options.n)
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    figures.save_titled_grids(options.out, {"Training Images": reader.gather(0)})
+    figures.save_titled_grids(options.out, {"Training Images": reader.gather(0)[0]})
     print(f"{len(reader)} training faces of {reader.size} px in {options.data}; {reader.batch_size} of them: {options.out}\n"
           "next: python train.py")
 

@@ -19,10 +19,11 @@ import metrics
 from checkpoint import describe_generator, find_generator, load_discriminator, load_generator, read_facts
 from dataReader import DataReader, map_faces
 from files import write_json
-from network import SIZES, Generator, draw_faces
-from photos import decode, list_pictures, reason
-from randomness import draws, face_noise
+from network import SIZES, draw_faces
+from photos import Crop, decode, list_pictures, reason
+from randomness import draws, face_inputs
 from runtime import UserError
+from zoo import Plan
 
 FEWEST, FEW = 20, 500  # faces that can be scored at all; that make scores worth something
 COLUMNS = {"swd_mean": ("SWD", "{:.1f}"), "ms_ssim": ("MS-SSIM", "{:.3f}"), "two_sample": ("two-sample", "{:.3f}"),
@@ -61,7 +62,8 @@ def read_fakes(path, count, size, seed):
         generator, facts = load_generator(path)
         print(f"{path}: {describe_generator(facts)}")
         check_size(path, generator.size, size)
-        return draw_faces(generator, face_noise(range(seed, seed + count), generator.z_dim)), generator, facts["pictures"]
+        inputs = face_inputs(generator.plan, range(seed, seed + count))
+        return draw_faces(generator, inputs), generator, facts["pictures"]
     if path.suffix == ".npy":
         if not path.exists():
             raise UserError(f"--fake {path}: no such file")
@@ -71,7 +73,7 @@ def read_fakes(path, count, size, seed):
     pictures, faces = list_pictures([path], "--fake"), []
     for row in chosen(len(pictures), count, seed):
         try:
-            faces.append(decode(pictures[row].read(), size, "center"))
+            faces.append(decode(pictures[row].read(), size, Crop("center")))
         except Exception as error:  # whatever a broken file makes a decoder say
             print(f"skipped {pictures[row].name}: {reason(error)}")
     return np.array(faces), None, None
@@ -135,9 +137,9 @@ def main():
     options = read_options()
     path = options.fake or find_generator()
     heldout, training = (DataReader(options.real, 1, split=split) for split in ("heldout", "train"))
-    if heldout.size not in SIZES:
+    if not SIZES[0] <= heldout.size <= SIZES[-1]:
         raise UserError(f"{options.real}: faces of {heldout.size} px cannot be scored; pack them with pretreat.py --size 64, "
-                        f"or another of {', '.join(map(str, SIZES))}")
+                        f"or from {SIZES[0]} to {SIZES[-1]}")
     runtime.choose_device(options.device)
     fakes, generator, trained_on = read_fakes(path, min(options.n, len(heldout), len(training)), heldout.size, options.seed)
     count = len(fakes)
@@ -157,8 +159,9 @@ def main():
 
     real_faces = heldout.faces[heldout.rows[chosen(len(heldout), count, options.seed)]]
     known_faces = training.faces[training.rows[chosen(len(training), count, options.seed)]]
+    plan = generator.plan if generator else Plan(size=heldout.size)
     sets = {"held out": real_faces, "generated": fakes,
-            **metrics.baselines(known_faces, generator or Generator(heldout.size), options.seed)}
+            **metrics.baselines(known_faces, plan, options.seed)}
     distances, places = (np.split(found, len(sets)) for found in metrics.nearest(np.concatenate(list(sets.values())), training))
     sets = {name: SimpleNamespace(faces=faces, distances=some, features=fid.features(inception, faces) if inception else None)
             for (name, faces), some in zip(sets.items(), distances)}

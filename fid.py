@@ -5,10 +5,8 @@ are those of the papers: Heusel et al. 2017 (FID) and Bińkowski et al. 2018 (KI
 benchmarks/inception_proof.py shows that the numbers are the same.
 """
 import hashlib
-import http.client
 import io
 import pickle
-import urllib.request
 import warnings
 from contextlib import redirect_stdout
 from functools import partial
@@ -22,7 +20,7 @@ from scipy import linalg
 from tqdm import tqdm
 
 from checkpoint import set_network
-from files import replacing
+from download import fetch
 from randomness import draws
 from runtime import UserError
 from torchfile import read_torch
@@ -199,7 +197,7 @@ def squared_mmd(a, b):
 def find_inception(path=None):
     """The file with Inception's weights: `path`, or the one where pytorch-fid has it, downloaded if it is not there yet.
 
-    Raises UserError where `path` is no file or the download fails, which leaves nothing then.
+    Raises UserError where `path` is no file or the download fails.
     """
     if path is not None:
         if not Path(path).is_file():
@@ -207,27 +205,8 @@ def find_inception(path=None):
         return Path(path)
     path = Path.home() / ".cache" / "torch" / "hub" / "checkpoints" / Path(URL).name
     if not path.exists():
-        content = download(URL)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as temporary:
-            temporary.write_bytes(content)
+        fetch(URL, path, "sha256", SHA256, BY_HAND)
     return path
-
-
-def download(url):
-    """The bytes of the weights' file at `url`, with a progress bar. Raises UserError where they are not what they should be."""
-    content = bytearray()
-    try:
-        with (urllib.request.urlopen(url, timeout=60) as answer,
-              tqdm(total=answer.length, desc=Path(url).name, unit="B", unit_scale=True, disable=None) as bar):
-            while part := answer.read(2 ** 16):
-                content += part
-                bar.update(len(part))
-    except (OSError, http.client.HTTPException) as error:
-        raise UserError(f"the download of Inception's weights failed ({error}); try again, or {BY_HAND}", status=1) from None
-    if hashlib.sha256(content).hexdigest() != SHA256:
-        raise UserError(f"the download of Inception's weights broke off, or gave another file; try again, or {BY_HAND}", status=1)
-    return content
 
 
 def load_inception(path):

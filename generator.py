@@ -2,6 +2,7 @@
 
     python generator.py --n 16                  # the run in Output/, or the weights that come along → Generate/
     python generator.py --seeds 7,20-29         # these faces, each the same as in any other call
+    python generator.py --attr Smiling=1        # with weights that were trained with --conditional
 """
 import runtime  # noqa: I001  (first: it prepares the CPU before Paddle is imported)
 
@@ -12,9 +13,10 @@ from pathlib import Path
 import numpy as np
 
 import figures
+from attributes import parse_wanted
 from checkpoint import describe_generator, find_generator, load_generator
 from network import draw_faces
-from randomness import face_noise
+from randomness import face_inputs
 from runtime import UserError
 
 MOST_IN_GRID = 400
@@ -41,8 +43,10 @@ def save_faces(folder, seeds, faces):
         figures.save_picture(folder / f"seed{seed:04d}.png", face)
 
 
-def draw_and_save(generator, seeds, folder, batch_size):
-    """Draws the faces of `seeds` into `folder`, `batch_size` at a time; returns the first of them for the grid.
+def draw_and_save(generator, seeds, wanted, folder, batch_size):
+    """Draws the faces of `seeds`, with the attributes `wanted`, into `folder`, `batch_size` at a time.
+
+    Returns the first of them for the grid.
 
     One thread writes the files of a batch while the next one is drawn.
     """
@@ -51,7 +55,7 @@ def draw_and_save(generator, seeds, folder, batch_size):
         writing = None
         for start in range(0, len(seeds), batch_size):
             some = seeds[start:start + batch_size]
-            faces = draw_faces(generator, face_noise(some, generator.z_dim), batch_size)
+            faces = draw_faces(generator, face_inputs(generator.plan, some, wanted), batch_size)
             if writing:
                 writing.result()  # so that no more than two batches are held, and a full disk is noticed
             writing = thread.submit(save_faces, folder, some, faces)
@@ -68,6 +72,8 @@ def main():
     which.add_argument("--n", type=runtime.number(int, 1), default=16, help="how many faces (default: 16)")
     which.add_argument("--seeds", type=seed_list, metavar="LIST", help="these faces, such as 0,4-6, instead of --n")
     add("--seed", type=runtime.number(int, 0), help="the first of --n seeds in a row (default: 0)")
+    add("--attr", default="", metavar="A=1,B=-1",
+        help="faces with these attributes, of weights trained with --conditional; the others are left to chance")
     add("--weights", metavar="FILE",
         help="what train.py saved (default: Output's best.safetensors or generator.safetensors, else those that come along)")
     add("--out", type=Path, default=Path("Generate"), metavar="DIR", help="(default: Generate)")
@@ -81,10 +87,13 @@ def main():
     weights = options.weights or find_generator()
     generator, facts = load_generator(weights)
     print(f"{weights}: {describe_generator(facts)}")
+    if options.attr and not facts["labels"]:
+        raise UserError(f"--attr {options.attr}: these weights know no attributes; train some with train.py --conditional")
+    wanted = parse_wanted(options.attr, list(facts["labels"]), "--attr")
     first = options.seed or 0
     seeds = options.seeds or range(first, first + options.n)
     options.out.mkdir(parents=True, exist_ok=True)
-    in_grid = draw_and_save(generator, seeds, options.out, options.batch)
+    in_grid = draw_and_save(generator, seeds, wanted, options.out, options.batch)
     figures.save_picture(options.out / "grid.png", figures.grid(in_grid))
     count = "" if len(in_grid) == len(seeds) else f" (the first {MOST_IN_GRID})"
     print(f"{len(seeds)} faces: {options.out}/seed{seeds[0]:04d}.png …, together{count} in {options.out}/grid.png\n"

@@ -10,8 +10,9 @@ from scipy.linalg import eigh
 from scipy.ndimage import correlate1d, gaussian_filter
 
 from dataReader import normalise
-from network import Discriminator, Generator, bce_d_loss, draw_faces
-from randomness import draws, face_noise
+import zoo
+from network import SIZES, Discriminator, bce_d_loss, draw_faces
+from randomness import draws, face_inputs
 from runtime import usable_cpus
 
 SMALLEST_LEVEL = 16  # px, of the Laplacian pyramid
@@ -46,7 +47,7 @@ def sliced_wasserstein(fakes, reals, seed=0, directions=DIRECTIONS):
 
 def quick_scores(generator, reals):
     """The scores that take seconds, of a generator against held-out faces: {"swd", "ms_ssim", "n"}, the last their number."""
-    fakes = draw_faces(generator, face_noise(range(len(reals)), generator.z_dim))
+    fakes = draw_faces(generator, face_inputs(generator.plan, range(len(reals))))
     distances = sliced_wasserstein(fakes, reals, directions=64)
     return {"n": len(reals), "swd": float(np.mean(list(distances.values()))), "ms_ssim": ms_ssim(fakes)}
 
@@ -99,7 +100,9 @@ def ms_ssim(faces, seed=0):
         likeness = (luminance * contrast if last else contrast).mean(axis=(1, 2, 3))
         result = result * likeness.clip(0) ** weight
         if not last:
-            one, other = (some.reshape(half, 3, some.shape[2] // 2, 2, -1, 2).mean(axis=(3, 5)) for some in (one, other))
+            half_size = one.shape[2] // 2  # of an odd size the last row and column are left out
+            one, other = (some[:, :, :2 * half_size, :2 * half_size].reshape(half, 3, half_size, 2, half_size, 2).mean(axis=(3, 5))
+                          for some in (one, other))
     return float(result.mean())
 
 
@@ -128,6 +131,7 @@ def two_sample_accuracy(fakes, reals, seed=0, updates=100, channels=8):
     0.5 is perfect, 1.0 the worst. A classifier two-sample test (Lopez-Paz & Oquab 2017, section 3).
     """
     half = len(fakes) // 2
+    fakes, reals = padded(fakes), padded(reals)
     # Files lie beside others like them: halves of the list would be two kinds of faces.
     fakes, reals = (faces[draws(seed, "two-sample halves").permutation(len(faces))] for faces in (fakes, reals))
     paddle.seed(seed)
@@ -144,10 +148,21 @@ def two_sample_accuracy(fakes, reals, seed=0, updates=100, channels=8):
     return float(right.mean()), float(np.sqrt(right.mean() * (1 - right.mean()) / len(right)))
 
 
+def padded(faces):
+    """Faces on a black ground of the next size that a Discriminator is made for, where theirs is not one."""
+    missing = min(size for size in SIZES if size >= faces.shape[1]) - faces.shape[1]
+    return np.pad(faces, [(0, 0), (0, missing), (0, missing), (0, 0)])
+
+
 @paddle.no_grad()
-def judge_all(judge, faces, batch_size=100):
-    """A discriminator's logits for faces, float32 [N]."""
-    return np.concatenate([judge(normalise(faces[i:i + batch_size])).numpy() for i in range(0, len(faces), batch_size)])
+def judge_all(judge, faces, labels=None, batch_size=100):
+    """A discriminator's logits for faces, float32 [N]; `labels` [N, K] are for a conditional one."""
+    parts = []
+    for start in range(0, len(faces), batch_size):
+        some = slice(start, start + batch_size)
+        known = () if labels is None else (paddle.to_tensor(labels[some].astype(np.float32)),)
+        parts.append(judge(normalise(faces[some]), *known).numpy())
+    return np.concatenate(parts)
 
 
 def nearest(faces, training, at_once=5000):
@@ -169,27 +184,28 @@ def nearest(faces, training, at_once=5000):
 
 
 def thumbnails(faces):
-    """Faces at 32 px (smaller ones as they are): float32 [N, 32, 32, 3] in -127.5 to 127.5, which keeps products exact."""
+    """Faces at 32 px, or up to twice that: float32 [N, S, S, 3] in -127.5 to 127.5, which keeps products exact."""
     factor = max(1, faces.shape[1] // 32)
-    blocks = faces.reshape(len(faces), faces.shape[1] // factor, factor, -1, factor, 3)
+    size = faces.shape[1] // factor
+    blocks = faces[:, :size * factor, :size * factor].reshape(len(faces), size, factor, size, factor, 3)
     return blocks.mean(axis=(2, 4), dtype=np.float32) - 127.5
 
 
-def baselines(training, generator, seed=0):
+def baselines(training, plan, seed=0):
     """What the scores of generated faces are to be compared with: name → as many faces as `training` has, good ones first.
 
-    training   real faces, others than those to be compared with
-    generator  any Generator; the random generator is an untrained one of its shape
+    training  real faces, others than those to be compared with
+    plan      zoo.Plan of a generator, which the random generator is like; of another size than a network has, it is left out
     """
-    paddle.seed(seed)
-    random_generator = Generator(generator.size, generator.z_dim, generator.channels, generator.up)
     deviation = training.shape[1] / 32  # px
     blurred = gaussian_filter(training.astype(np.float32), (0, deviation, deviation, 0))
-    return {"training faces": training,
-            "PCA faces": pca_faces(training, seed),
-            "blurred faces": blurred.round().astype(np.uint8),
-            "random generator": draw_faces(random_generator, face_noise(range(len(training)), generator.z_dim)),
-            "noise": draws(seed, "noise").integers(0, 256, training.shape, dtype=np.uint8)}
+    faces = {"training faces": training,
+             "PCA faces": pca_faces(training, seed),
+             "blurred faces": blurred.round().astype(np.uint8)}
+    if plan.arch != "dcgan" or plan.size in SIZES:
+        paddle.seed(seed)
+        faces["random generator"] = draw_faces(zoo.build_generator(plan), face_inputs(plan, range(len(training))))
+    return {**faces, "noise": draws(seed, "noise").integers(0, 256, training.shape, dtype=np.uint8)}
 
 
 def pca_faces(faces, seed=0, components=100):

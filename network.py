@@ -4,6 +4,8 @@
 
 The blocks come first; the networks are lists of them; the losses are last.
 """
+from functools import partial
+
 import numpy as np
 import paddle
 import paddle.nn as nn
@@ -22,15 +24,15 @@ def conv(inputs, outputs, kernel=4, stride=2, padding=1, bias=False):
     return Conv2D(inputs, outputs, kernel, stride, padding, conv_initializer, bias)
 
 
-def deconv(inputs, outputs, kernel=4, stride=2, padding=1):
-    """A transposed convolution without bias; by default it doubles height and width."""
-    return Conv2DTranspose(inputs, outputs, kernel, stride, padding, conv_initializer)
+def deconv(inputs, outputs, kernel=4, stride=2, padding=1, bias=False):
+    """A transposed convolution, without bias unless asked; with a stride of 2 it doubles height and width."""
+    return Conv2DTranspose(inputs, outputs, kernel, stride, padding, conv_initializer, bias)
 
 
-def bn(channels):
+def bn(channels, momentum=BN_MOMENTUM):
     """Batch normalisation of a 4-D tensor, per channel."""
     # Paddle can only turn layers with a ParamAttr into synchronised ones.
-    return nn.BatchNorm2D(channels, momentum=BN_MOMENTUM, weight_attr=paddle.ParamAttr(initializer=bn_initializer))
+    return nn.BatchNorm2D(channels, momentum=momentum, weight_attr=paddle.ParamAttr(initializer=bn_initializer))
 
 
 def fc(inputs, outputs):
@@ -86,18 +88,18 @@ class Generator(nn.Sequential):
             layers += deconv_bn(i + 1, widths[i - 1], widths[i], double)
         layers += [(f"deconv{len(widths) + 1}", double(widths[-1], 3)), ("tanh", nn.Tanh())]
         super().__init__(*layers)
-        self.size, self.z_dim, self.channels, self.up = size, z_dim, channels, up
+        self.size = size
 
     def forward(self, z):
-        return super().forward(z.reshape([-1, self.z_dim, 1, 1]))
+        return super().forward(z.reshape([len(z), -1, 1, 1]))
 
 
 class Discriminator(nn.Sequential):
     """Judges pictures: float32 [N, 3, size, size] in [-1, 1] → float32 logits [N]; above 0 it says "real"."""
 
-    def __init__(self, size=64, channels=64, spectral_norm=False):
+    def __init__(self, size=64, channels=64, spectral_norm=False, outputs=1):
         widths = layer_widths(size, channels)
-        last = conv(widths[-1], 1, stride=1, padding=0, bias=spectral_norm)  # 4×4 → 1×1
+        last = conv(widths[-1], outputs, stride=1, padding=0, bias=spectral_norm)  # 4×4 → 1×1
         if spectral_norm:
             block, last, layers = spectral_conv, nn.utils.spectral_norm(last), spectral_conv(1, 3, widths[0])
         else:  # The paper leaves batch normalisation out of the first layer: D must see the pictures' own colours.
@@ -107,12 +109,48 @@ class Discriminator(nn.Sequential):
         super().__init__(*layers, (f"conv{len(widths) + 1}", last))
 
     def forward(self, pictures):
-        return super().forward(pictures).reshape([-1]).astype("float32")  # what the losses take, also in mixed precision
+        return to_logits(super().forward(pictures))
 
 
-def bce_d_loss(real_logits, fake_logits):
-    """-mean log D(x) - mean log(1 - D(G(z))), a scalar: equation 1 of Goodfellow et al. 2014, which D minimises."""
-    real = F.binary_cross_entropy_with_logits(real_logits, paddle.ones_like(real_logits))
+def to_logits(outputs):
+    """What D's last layer gives, one number a picture or two (fake, real), as float32 logits [N].
+
+    The softmax of two numbers depends on their difference alone, of which it is the sigmoid.
+    """
+    outputs = outputs.reshape([len(outputs), -1]).astype("float32")  # what the losses take, also in mixed precision
+    return outputs[:, 0] if outputs.shape[1] == 1 else outputs[:, 1] - outputs[:, 0]
+
+
+class ConditionalDiscriminator(nn.Layer):
+    """Judges whether pictures are real and what their labels say: a projection discriminator (Miyato & Koyama 2018).
+
+    Takes pictures as `Discriminator` does, and labels, float32 [N, K] of -1 and 1. To the logit of a discriminator it adds the
+    inner product of the features that its last layer sees (a map's summed over the positions) with a learned sum of the labels.
+    """
+
+    def __init__(self, discriminator, labels, spectral_norm=False):
+        super().__init__()
+        self.discriminator = discriminator
+        weights = list(discriminator)[-1].weight
+        self.projection = nn.Linear(labels, weights.shape[1 if weights.ndim == 4 else 0], conv_initializer, bias_attr=False)
+        if spectral_norm:
+            self.projection = nn.utils.spectral_norm(self.projection)
+
+    def forward(self, pictures, labels):
+        *body, last = self.discriminator
+        features = pictures
+        for layer in body:
+            features = layer(features)
+        summed = features.reshape([*features.shape[:2], -1]).sum(2)
+        return to_logits(last(features)) + (self.projection(labels) * summed).sum(1).astype("float32")
+
+
+def bce_d_loss(real_logits, fake_logits, smoothing=0.0):
+    """-mean log D(x) - mean log(1 - D(G(z))), a scalar: equation 1 of Goodfellow et al. 2014, which D minimises.
+
+    With `smoothing` s the reals are to be judged 1 - s, not 1 (one-sided label smoothing, Salimans et al. 2016).
+    """
+    real = F.binary_cross_entropy_with_logits(real_logits, paddle.full_like(real_logits, 1 - smoothing))
     fake = F.binary_cross_entropy_with_logits(fake_logits, paddle.zeros_like(fake_logits))
     return real + fake
 
@@ -120,6 +158,11 @@ def bce_d_loss(real_logits, fake_logits):
 def bce_g_loss(fake_logits):
     """-mean log D(G(z)), a scalar: the non-saturating loss of Goodfellow et al. 2014, section 3, which G minimises."""
     return F.binary_cross_entropy_with_logits(fake_logits, paddle.ones_like(fake_logits))
+
+
+def minimax_g_loss(fake_logits):
+    """mean log(1 - D(G(z))), a scalar: equation 1 of Goodfellow et al. 2014. It saturates while D is sure of the fakes."""
+    return -F.softplus(fake_logits).mean()
 
 
 def hinge_d_loss(real_logits, fake_logits):
@@ -142,15 +185,24 @@ def lsgan_g_loss(fake_logits):
     return (fake_logits - 1).square().mean() / 2
 
 
-LOSSES = {"bce": (bce_d_loss, bce_g_loss), "hinge": (hinge_d_loss, hinge_g_loss), "lsgan": (lsgan_d_loss, lsgan_g_loss)}
+# D's and G's. With softmax, D has two outputs, fake and real; the cross-entropy of their softmax is bce of `to_logits`.
+LOSSES = {"bce": (bce_d_loss, bce_g_loss), "softmax": (bce_d_loss, bce_g_loss), "minimax": (bce_d_loss, minimax_g_loss),
+          "hinge": (hinge_d_loss, hinge_g_loss), "lsgan": (lsgan_d_loss, lsgan_g_loss)}
+SMOOTHED = ("bce", "softmax", "minimax")  # those whose reals have a probability to reach
 
 
-def gradient_penalty(discriminator, reals):
+def choose_losses(name, smoothing=0.0):
+    """D's and G's loss of that name, D's with smoothed labels where that is asked for (see SMOOTHED)."""
+    d_loss, g_loss = LOSSES[name]
+    return partial(d_loss, smoothing=smoothing) if smoothing else d_loss, g_loss
+
+
+def gradient_penalty(discriminator, reals, *labels):
     """R1 (Mescheder et al. 2018): the mean of |∇D(x)|² over real faces as D sees them, float32 [N, 3, S, S]; a scalar."""
     reals = reals.detach()
     reals.stop_gradient = False
     with twice_differentiable():
-        gradient, = paddle.grad(discriminator(reals).sum(), reals, create_graph=True)
+        gradient, = paddle.grad(discriminator(reals, *labels).sum(), reals, create_graph=True)
     return gradient.square().sum([1, 2, 3]).mean()
 
 

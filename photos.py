@@ -10,6 +10,7 @@ import numpy as np
 import simplejpeg
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from detection import MARGIN, cut_face, find_faces
 from runtime import UserError
 
 PICTURES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".jp2")
@@ -118,39 +119,88 @@ def to_rgb(image):
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def crop_face(image, box, size, crop):
-    """What an upright RGB picture has in a box (0, 0, width, height) → a face, uint8 [size, size, 3].
-
-    It is resized bilinearly with antialiasing, which in Pillow is one step with the cut.
+class Crop(NamedTuple):
+    """Which part of a picture becomes a face.
 
     celeba  width → size, then the box (0, 10)–(64, 74), scaled with size / 64: the face in an aligned CelebA picture
-    center  the largest centred square
+    center  the largest centred square, or with `box` the centred square of so many px
     auto    celeba for pictures of CelebA's proportions (178:218, within 1%), else center
+    face    each face that is found, with `margin` px of 64 around it (see detection.py)
     """
-    _, _, width, height = box
-    if crop == "celeba" or crop == "auto" and abs(width / height / CELEBA_PROPORTION - 1) < 0.01:
+
+    kind: str = "auto"
+    box: int | None = None
+    margin: int = MARGIN
+
+    def __str__(self):
+        return self.kind + (f" {self.box}" if self.box else f" {self.margin}" if self.kind == "face" else "")
+
+
+def crop_face(image, filled, scale, size, crop):
+    """A part of an upright RGB picture → a face, uint8 [size, size, 3]. Raises ValueError where the picture is too small for it.
+
+    filled  width and height in px of what the picture shows, from its upper left on
+    scale   how many px of the file one of those is
+    crop    a Crop, not of faces
+
+    It is resized bilinearly with antialiasing, which in Pillow is one step with the cut.
+    """
+    width, height = filled
+    if crop.kind == "celeba" or crop.kind == "auto" and abs(width / height / CELEBA_PROPORTION - 1) < 0.01:
         top, scaled_height = round(size * 10 / 64), round(height * size / width)
         if scaled_height < top + size:
             raise ValueError("not tall enough for --crop celeba")
-        scale = height / scaled_height
-        box = (0, top * scale, width, (top + size) * scale)
+        stretch = height / scaled_height
+        box = (0, top * stretch, width, (top + size) * stretch)
     else:
-        side = min(width, height)
+        side = crop.box / scale if crop.box else min(width, height)
+        if side > min(width, height):
+            raise ValueError(f"smaller than --box {crop.box}")
         left, top = (width - side) / 2, (height - side) / 2
         box = (left, top, left + side, top + side)
     return np.frombuffer(image.resize((size, size), Image.Resampling.BILINEAR, box).tobytes(), np.uint8).reshape(size, size, 3)
 
 
+def cut_faces(data, size, crop):
+    """The bytes of a picture file → its faces, a list of uint8 [size, size, 3]: one, or with --crop face as many as are found.
+
+    Raises an exception that says what is wrong with them, or that there are none.
+    """
+    if crop.kind != "face":
+        return [decode(data, size, crop)]
+    image, _, _ = open_picture(data)
+    found = find_faces(image)
+    faces, errors = [], []
+    for points in found:
+        try:
+            faces.append(cut_face(image, points, size, crop.margin))
+        except ValueError as error:
+            errors.append(error)
+    if not faces:
+        raise errors[0] if errors else ValueError("no face found")
+    return faces
+
+
 def decode(data, size, crop):
     """The bytes of a picture file → a face, uint8 [size, size, 3]. Raises an exception that says what is wrong with them."""
+    # A quarter larger than the face will be, the face is within 44 dB of one from the picture decoded whole; saving it as JPEG
+    # once more would cost ten times as much.
+    return crop_face(*open_picture(data, math.ceil(1.25 * size), crop.box), size, crop)
+
+
+def open_picture(data, wanted=None, box=None):
+    """The bytes of a picture file → (an upright RGB picture, the width and height that it fills, px of the file a px of it).
+
+    A JPEG may be decoded smaller, so that the shorter side, or `box` px of the file, has at least `wanted` px.
+    """
     if not data:
         raise ValueError("empty file")
     if data.startswith(b"\xff\xd8"):
-        return crop_face(*decode_jpeg(data, math.ceil(1.25 * size)), size, crop)
+        return decode_jpeg(data, wanted, box)
     image = Image.open(io.BytesIO(data))
     check_size(*image.size)
     image = to_rgb(ImageOps.exif_transpose(image))
-    return crop_face(image, (0, 0, *image.size), size, crop)
+    return image, image.size, 1
 
 
 def check_size(width, height):
@@ -161,21 +211,20 @@ def check_size(width, height):
         raise ValueError(f"{width}×{height} px; more than {Image.MAX_IMAGE_PIXELS:,} in all are not safe to decode")
 
 
-def decode_jpeg(data, wanted):
-    """A JPEG decoded at 1/8, 1/4, 1/2 or whole, so that no side is below `wanted` px: (upright RGB picture, box it fills).
+def decode_jpeg(data, wanted, box):
+    """`open_picture` for a JPEG, which is decoded at 1/8, 1/4, 1/2 or whole.
 
-    A quarter larger than the face will be, the face is within 44 dB of one from the picture decoded whole; saving it as
-    JPEG once more would cost ten times as much. Unlike Pillow, simplejpeg needs Python's lock for none of this, so that
-    threads do not wait for each other, and it tells damaged data, of which Pillow shows what there is.
-    Raises ValueError.
+    Unlike Pillow, simplejpeg needs Python's lock for none of this, so that threads do not wait for each other, and it tells
+    damaged data, of which Pillow shows what there is. Raises ValueError.
     """
     height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
     check_size(width, height)
     if colours in ("CMYK", "YCCK"):  # simplejpeg only checks these; Pillow knows their ways
         simplejpeg.decode_jpeg(data, "CMYK", min_height=1, min_width=1)
         image = to_rgb(ImageOps.exif_transpose(Image.open(io.BytesIO(data))))
-        return image, (0, 0, *image.size)
-    scale = next((scale for scale in (8, 4, 2) if min(width, height) >= scale * wanted), 1)
+        return image, image.size, 1
+    side = min(width, height, box or math.inf)
+    scale = next((scale for scale in (8, 4, 2) if wanted and side >= scale * wanted), 1)
     pixels = simplejpeg.decode_jpeg(data, "RGB", min_height=math.ceil(height / scale), min_width=math.ceil(width / scale))
     image, filled = Image.fromarray(pixels), (width / scale, height / scale)
     if has_metadata(data):
@@ -184,7 +233,7 @@ def decode_jpeg(data, wanted):
         if upright.size != image.size:
             filled = filled[::-1]
         image = upright
-    return image, (0, 0, *filled)
+    return image, filled, scale
 
 
 def has_metadata(data):

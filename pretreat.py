@@ -1,7 +1,9 @@
 """Photos → packed faces: decodes, crops and resizes pictures on all CPUs into one file that trains fast.
 
     python pretreat.py                          # finds CelebA, here or among AI Studio's data sets → imgs/
-    python pretreat.py --input photos more.zip  # your own photos: folders and .zip files
+    python pretreat.py --input photos more.zip  # your own photos of one face each: folders and .zip files
+    python pretreat.py --input photos --crop face    # finds the faces in any photos, and cuts out each
+    python pretreat.py --download               # fetches CelebA first (1.4 GB)
 
 Writes imgs/faces.npy, manifest.json (what went in, what was skipped and why) and preview.png (look at it before you train).
 """
@@ -20,12 +22,18 @@ from PIL import Image
 from tqdm import tqdm
 
 import figures
+from attributes import read_list
+from detection import MARGIN, load_detector
+from download import fetch
 from files import claim, flush, replace_folder, write_json
-from photos import PICTURES, Picture, decode, list_pictures, reason
+from photos import PICTURES, Crop, Picture, cut_faces, list_pictures, reason
 from runtime import UserError
 
-MADE_HERE = {"faces.npy", "manifest.json", "preview.png"}
+MADE_HERE = {"faces.npy", "labels.npy", "manifest.json", "preview.png"}
 CELEBA = "img_align_celeba"
+CELEBA_URL = ("https://drive.usercontent.google.com/download?id=0B7EVK8r0v71pZjFTYXZWM3FlRnM&export=download&confirm=t"
+              "&resourcekey=0-dYn9z10tMJOBAkviAcfdyQ")  # as http://mmlab.ie.cuhk.edu.hk/projects/CelebA.html links to it
+CELEBA_MD5 = "00d2c5bc6d35e252742224ab0c1e8fcb"
 CHUNK = 32  # pictures that a thread takes at a time; handing over single ones costs half as much as decoding them
 
 
@@ -50,17 +58,18 @@ def builtin_pictures():
 
 
 def decode_chunk(pictures, size, crop):
-    """Several pictures → (names kept, their faces uint8 [kept, size, size, 3], skipped as [{name, reason}])."""
-    names, faces, skipped = [], np.empty((len(pictures), size, size, 3), np.uint8), []
+    """Several pictures → (names of their faces, the faces uint8 [kept, size, size, 3], skipped as [{name, reason}])."""
+    names, faces, skipped = [], [], []
     for picture in pictures:
         try:
-            faces[len(names)] = decode(picture.read(), size, crop)
-            names.append(picture.name)
-        except MemoryError:
+            found = cut_faces(picture.read(), size, crop)
+            faces += found
+            names += [picture.name] if crop.kind != "face" else [f"{picture.name}#{i}" for i in range(1, len(found) + 1)]
+        except (MemoryError, UserError):
             raise
         except Exception as error:  # whatever a broken file makes a decoder say
             skipped.append({"name": picture.name, "reason": reason(error)})
-    return names, faces[:len(names)], skipped
+    return names, np.array(faces, np.uint8).reshape(-1, size, size, 3), skipped
 
 
 def decode_all(pictures, size, crop, workers):
@@ -82,20 +91,20 @@ def npy_header(count, size):
     return file.getvalue()
 
 
-def write_faces(path, chunks, most, size):
-    """Writes the faces of `chunks` (see `decode_chunk`), `most` at most, as one .npy file. Returns (names kept, skipped).
+def write_faces(path, chunks, pictures, size):
+    """Writes the faces of `chunks` (see `decode_chunk`), of so many `pictures`, as one .npy file. Returns (names kept, skipped).
 
     A chunk leaves the memory when the next one comes, however many there are. They are written one after the other:
     writing into a mapping of the file would take longer (a page fault every 4 KB), and crash where the disk is full.
     """
     kept, skipped = [], []
-    with open(path, "wb") as file, tqdm(total=most, unit="picture", disable=None) as bar:
-        file.write(npy_header(most, size))
+    with open(path, "wb") as file, tqdm(total=pictures, unit="picture", disable=None) as bar:
+        file.write(npy_header(0, size))
         for names, faces, bad in chunks:
             file.write(faces)
             kept += names
             skipped += bad
-            bar.update(len(names) + len(bad))
+            bar.update(min(CHUNK, pictures - bar.n))
         file.seek(0)
         file.write(npy_header(len(kept), size))
     flush(path)
@@ -106,6 +115,26 @@ def is_held_out(name, share):
     """Whether a picture belongs to the held-out split: decided by its name alone, so that it never changes sides."""
     digest = hashlib.blake2b(name.encode(errors="surrogateescape"), digest_size=8).digest()
     return int.from_bytes(digest, "big") < share * 2**64
+
+
+def held_out_rows(names, options):
+    """The faces of the held-out split: all of a photo's or none, for one person may be in several places of it."""
+    photos = [name.rpartition("#")[0] for name in names] if options.crop.kind == "face" else names
+    return [row for row, photo in enumerate(photos) if is_held_out(photo, options.holdout)]
+
+
+def with_labels(pictures, path):
+    """Splits pictures by whether the list of attributes at `path` has them.
+
+    Returns the attributes, those that it has, their labels {picture's name: int8 [attributes]}, and the others as skipped.
+    """
+    attributes, rows = read_list(path)
+    labels = {picture.name: rows.get(picture.name.rpartition("/")[2]) for picture in pictures}
+    known = [picture for picture in pictures if labels[picture.name] is not None]
+    missing = [{"name": name, "reason": f"not in {path}"} for name, row in labels.items() if row is None]
+    if not known:
+        raise UserError(f"--attributes {path}: names none of the pictures (the first of which is {pictures[0].name})")
+    return attributes, known, labels, missing
 
 
 def check_out(out):
@@ -119,39 +148,71 @@ def check_out(out):
 
 
 def pack(pictures, sources, partial, options):
-    """Writes faces.npy, manifest.json and preview.png into the new folder `partial`. Returns the manifest."""
+    """Writes faces.npy, manifest.json, preview.png, and labels.npy where there are any, into the new folder `partial`.
+
+    Returns the manifest.
+    """
+    given, attributes, labels, missing = len(pictures), [], {}, []
+    if options.attributes:
+        attributes, pictures, labels, missing = with_labels(pictures, options.attributes)
     chunks = decode_all(pictures, options.size, options.crop, options.workers)
     names, skipped = write_faces(partial / "faces.npy", chunks, len(pictures), options.size)
     if not names:
-        raise UserError(f"none of the {len(pictures)} pictures could be read; the first: {skipped[0]['name']}: "
-                        f"{skipped[0]['reason']}")
-    manifest = {"sources": sources, "crop": options.crop, "size": options.size, "count": len(names),
-                "holdout": options.holdout, "skipped": skipped,
-                "held_out": [row for row, name in enumerate(names) if is_held_out(name, options.holdout)], "names": names}
+        raise UserError(f"none of the {given} pictures could be used; the first: {skipped[0]['name']}: {skipped[0]['reason']}")
+    if attributes:
+        np.save(partial / "labels.npy", np.stack([labels[name] for name in names]))
+    manifest = {"sources": sources, "crop": str(options.crop), "size": options.size, "count": len(names),
+                "holdout": options.holdout, "attributes": attributes, "skipped": missing + skipped,
+                "held_out": held_out_rows(names, options), "names": names}
     write_json(partial / "manifest.json", manifest)
     packed = np.load(partial / "faces.npy", mmap_mode="r")
     figures.save_picture(partial / "preview.png", figures.grid(packed[figures.evenly(len(names))], columns=10))
     return manifest
 
 
-def main():
-    """The command: reads its options, finds the pictures, packs them, and puts the result in its place."""
+def read_options():
+    """Every option of the command."""
     parser = runtime.Parser(__doc__)
     add = parser.add_argument
     add("--input", nargs="+", metavar="PATH", help="folders and .zip files of photos (default: CelebA, where it is found)")
+    add("--download", action="store_true", help=f"fetch CelebA's aligned pictures to {CELEBA}.zip first, where they are not there")
+    add("--url", default=CELEBA_URL, help="where from (default: CelebA's own place at Google Drive)")
     add("--out", type=Path, default=Path("imgs"), metavar="DIR", help="(default: imgs)")
     add("--size", type=runtime.number(int, 8, 1024), default=64, help="height and width of a face, px (default: 64)")
-    add("--crop", choices=("auto", "celeba", "center"), default="auto",
-        help="auto: celeba for pictures of CelebA's proportions, else the centred square (default: auto)")
+    add("--crop", choices=("auto", "celeba", "center", "face"), default="auto",
+        help="auto: celeba for pictures of CelebA's proportions, else the centred square; face: each face that is found "
+             "(default: auto)")
+    add("--box", type=runtime.number(int, 8), metavar="PX", help="with --crop center, the square of so many px of the photo")
+    add("--margin", type=runtime.number(int, 0, 24), metavar="PX",
+        help=f"with --crop face, the room on either side of it, in px of 64 (default: {MARGIN}, as in CelebA's pictures)")
+    add("--attributes", metavar="FILE", help="CelebA's list_attr_celeba.txt, or a list like it: pack these labels along")
     add("--limit", type=runtime.number(int, 1), metavar="N", help="take the first N pictures only")
     add("--workers", type=runtime.number(int, 1, 256), default=runtime.usable_cpus(), metavar="N",
         help="threads (default: the CPUs there are)")
     add("--holdout", type=runtime.number(float, 0, below=1), default=0.05, metavar="SHARE",
         help="share of the pictures kept out of training, to measure on (default: 0.05)")
     options = parser.parse_args()
+    for flag, value, kind in (("--box", options.box, "center"), ("--margin", options.margin, "face")):
+        if value is not None and options.crop != kind:
+            raise UserError(f"{flag} goes with --crop {kind}")
+    if options.crop == "face":
+        load_detector()  # says so now if it is not installed
+        if options.attributes:
+            raise UserError("--attributes goes with one face a picture, not with --crop face")
+    if options.download and options.input:
+        raise UserError("--download takes what it fetches as the input; leave --input away")
+    options.crop = Crop(options.crop, options.box, MARGIN if options.margin is None else options.margin)
+    return options
 
+
+def main():
+    """The command: reads its options, finds the pictures, packs them, and puts the result in its place."""
+    options = read_options()
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # such a picture is skipped, and listed
     check_out(options.out)
+    if options.download and not Path(CELEBA + ".zip").exists():
+        fetch(options.url, CELEBA + ".zip", "md5", CELEBA_MD5, "fetch img_align_celeba.zip with a browser from "
+              "http://mmlab.ie.cuhk.edu.hk/projects/CelebA.html, or name a mirror with --url")
     sources = [str(path) for path in options.input or find_input()]
     if sources:
         pictures = list_pictures(sources)

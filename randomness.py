@@ -2,6 +2,7 @@
 import hashlib
 
 import numpy as np
+import paddle
 
 
 def draws(seed, purpose, *index):
@@ -15,12 +16,34 @@ def draws(seed, purpose, *index):
     return np.random.Generator(np.random.Philox(key=int.from_bytes(key, "little")))
 
 
-def noise(seed, purpose, step, count, z_dim):
-    """z for one update: float32 [count, z_dim], from N(0, 1)."""
-    return draws(seed, purpose, step).standard_normal((count, z_dim), dtype=np.float32)
+NOISES = {  # name → numbers of a `numpy.random.Generator`: from N(0, 1), from [-1, 1), from [0, 1)
+    "normal": lambda numbers, shape: numbers.standard_normal(shape, dtype=np.float32),
+    "uniform": lambda numbers, shape: 2 * numbers.random(shape, dtype=np.float32) - 1,
+    "uniform01": lambda numbers, shape: numbers.random(shape, dtype=np.float32),
+}
 
 
-def face_noise(seeds, z_dim):
-    """z for the faces that `seeds` name: float32 [len(seeds), z_dim], from N(0, 1), a row a seed."""
-    rows = [draws(seed, "face").standard_normal(z_dim, dtype=np.float32) for seed in seeds]
-    return np.stack(rows) if rows else np.empty((0, z_dim), np.float32)
+def noise(seed, purpose, update, count, z_dim, kind="normal"):
+    """z for one update: float32 [count, z_dim], of a kind in NOISES."""
+    return NOISES[kind](draws(seed, purpose, update), (count, z_dim))
+
+
+def face_inputs(plan, seeds, wanted=None):
+    """What the faces that `seeds` name are drawn from: float32 [len(seeds), inputs], a row a seed.
+
+    That is z, as the generator's `plan` has it (see zoo.build_generator), and behind it the labels of a conditional one, -1 or 1:
+    those in `wanted` (attribute → label) as asked, the others as often 1 as among the training faces.
+    """
+    rows = np.empty((len(seeds), plan.z_dim + len(plan.labels)), np.float32)
+    for row, seed in zip(rows, seeds):
+        row[:plan.z_dim] = NOISES[plan.noise](draws(seed, "face"), plan.z_dim)
+        chances = draws(seed, "labels").random(len(plan.labels))
+        for place, (name, share) in enumerate(plan.labels.items()):
+            label = 1 if chances[place] < share else -1
+            row[plan.z_dim + place] = (wanted or {}).get(name, label)
+    return rows
+
+
+def seed_layers(seed, purpose, update):
+    """Sets Paddle's own random numbers, which dropout takes its masks from, for one update."""
+    paddle.seed(int(draws(seed, purpose, update).integers(2**62)))

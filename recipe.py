@@ -1,7 +1,10 @@
 """Every knob of a training run, its default, and the presets. benchmarks/recipe.py measures what each of them brings."""
 import runtime
+import zoo
 from augment import POLICIES
-from network import LOSSES, UPSAMPLINGS
+from network import LOSSES, SMOOTHED, UPSAMPLINGS
+from randomness import NOISES
+from runtime import UserError
 
 SMALL_SET = 50_000  # faces; with fewer, --augment auto augments
 
@@ -11,15 +14,16 @@ CLASSIC = {"batch": 128, "flip": False, "augment": "off", "ema": 0, "up": "decon
 PRESETS = {"best": {}, "classic": CLASSIC}
 
 # A run can only be gone on with when these are as they were.
-MATTERS = ("pictures", "batch", "channels", "z_dim", "up", "spectral_norm", "loss", "r1", "augment", "augment_p", "flip", "ema",
-           "lr_d", "lr_g", "beta1", "beta2", "seed", "d_steps", "g_steps")
+MATTERS = ("pictures", "where", "conditional", "batch", "arch", "channels", "z_dim", "noise", "up", "spectral_norm", "loss",
+           "label_smoothing", "r1", "augment", "augment_p", "flip", "ema", "lr_d", "lr_g", "beta1", "beta2", "seed", "d_steps",
+           "g_steps")
 # What was in force in runs that were saved before there were these options.
-OLDER = {"up": "deconv", "spectral_norm": False, "loss": "bce", "r1": 0, "augment": "off", "augment_p": 1.0, "flip": False,
-         "ema": 10_000}
+OLDER = {"where": "", "conditional": "", "labels": {}, "arch": "dcgan", "noise": "normal", "up": "deconv", "spectral_norm": False,
+         "loss": "bce", "label_smoothing": 0, "r1": 0, "augment": "off", "augment_p": 1.0, "flip": False, "ema": 10_000}
 
 
 def parse_options(description):
-    """The options of train.py; a preset changes defaults, so what is typed beside it counts."""
+    """The options of train.py; --preset and --arch change defaults, so what is typed beside them counts."""
     number = runtime.number
     parser = runtime.Parser(description)
     add = parser.add_argument
@@ -34,13 +38,21 @@ def parse_options(description):
     add("--seed", type=runtime.seed, default=0, help="another seed, another run (default: 0)")
 
     # the networks
+    add("--arch", choices=zoo.NAMES, default="dcgan",
+        help="dcgan, or another published pair of networks, which brings its source's --noise, --loss, --label-smoothing, "
+             "--d-steps and --g-steps (default: dcgan)")
     add("--channels", type=number(int, 1), default=64, help="width of the networks (default: 64)")
     add("--z-dim", type=number(int, 1), default=100, help="numbers that a face is drawn from (default: 100)")
+    add("--noise", choices=NOISES, default="normal",
+        help="its distribution: N(0, 1), uniform in [-1, 1), or in [0, 1) (default: normal)")
     add("--up", choices=UPSAMPLINGS, default="resize",
         help="how G doubles the size: transposed convolution, or resizing and convolution (default: resize)")
     add("--spectral-norm", action="store_true", help="spectral normalisation of D's weights in place of batch norm")
 
     # what they learn from
+    add("--where", default="", metavar="A=1,B=-1", help="train on the faces with these attributes alone (pretreat.py --attributes)")
+    add("--conditional", default="", metavar="A,B",
+        help="learn what these attributes look like, for generator.py --attr A=1 (pretreat.py --attributes)")
     add("--batch", type=number(int, 2), default=16, help="faces a step, over all devices (default: 16)")
     add("--flip", action="store_true", default=True, help="mirror each face with probability 1/2 (the default)")
     add("--no-flip", action="store_false", dest="flip", help="leave them as they are")
@@ -48,7 +60,10 @@ def parse_options(description):
         help=f"change what D sees at random; auto: shift for fewer than {SMALL_SET:,} faces, else off (default: auto)")
     add("--augment-p", type=number(float, 0, 1), default=0.5, metavar="P",
         help="probability that a picture is changed so (default: 0.5)")
-    add("--loss", choices=LOSSES, default="bce", help="(default: bce, cross-entropy)")
+    add("--loss", choices=LOSSES, default="bce",
+        help="bce: cross-entropy; softmax: the same with two outputs; minimax: bce, but G's saturates (default: bce)")
+    add("--label-smoothing", type=number(float, 0, below=0.5), default=0.0, metavar="S",
+        help="D is to give real faces a probability of 1 - S (default: 0)")
     add("--r1", type=number(float, 0), default=0.0, metavar="GAMMA",
         help="weight of the gradient penalty on real faces (default: 0, none)")
 
@@ -74,8 +89,15 @@ def parse_options(description):
         help="mixed precision on a GPU: auto takes bfloat16 where the GPU has it, else float16 (default: off)")
     add("--visualdl", action="store_true", help="also log for VisualDL, the board that AI Studio shows")
 
-    parser.set_defaults(**PRESETS[parser.parse_args().preset])
+    chosen = parser.parse_args()
+    parser.set_defaults(**PRESETS[chosen.preset])
+    if chosen.arch != "dcgan":
+        parser.set_defaults(up="", **zoo.ZOO[chosen.arch].habits)
     options = parser.parse_args()
+    if options.arch != "dcgan" and (options.up or options.spectral_norm):
+        raise UserError("--up and --spectral-norm go with --arch dcgan alone; the other networks have their own layers")
+    if options.label_smoothing and options.loss not in SMOOTHED:
+        raise UserError(f"--label-smoothing goes with --loss {', '.join(SMOOTHED)}; --loss {options.loss} knows no probabilities")
     for key, default in (("lr_d", 2e-4), ("lr_g", 1e-4)):
         if getattr(options, key) is None:
             setattr(options, key, default if options.lr is None else options.lr)

@@ -14,7 +14,6 @@ import math
 from contextlib import closing, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from types import SimpleNamespace
 
 import paddle
 import paddle.nn.functional as F
@@ -24,34 +23,29 @@ import figures
 import metrics
 import ranks
 import recipe
+import zoo
 from augment import augment, chances
 from dataReader import DataReader
 from files import claim, numbered_folder, write_json
 from monitor import LOG_EVERY, Monitor
-from network import LOSSES, Discriminator, Generator, draw_faces, gradient_penalty
-from randomness import face_noise, noise
+from network import choose_losses, draw_faces, gradient_penalty
+from players import build_players, frozen, networks_and_adams, update, update_average
+from randomness import face_inputs, noise, seed_layers
 from runtime import UserError
 
-AVERAGE_RAMP = 0.05  # --ema is at most this share of all images seen so far (Karras et al. 2020, StyleGAN2-ADA)
 PENALTY_EVERY = 16  # D's updates between two gradient penalties (Karras et al. 2020, StyleGAN2: "lazy regularization")
 FEW_STEPS = 500
 FEWEST_HELD_OUT = 100  # scores against fewer faces are too noisy to say which generator is best
 
 
-@contextmanager
-def frozen(network):
-    """Inside the block, the network's weights take no gradients, which saves computing them."""
-    weights = [weight for weight in network.parameters() if not weight.stop_gradient]
-    for weight in weights:
-        weight.stop_gradient = True
-    yield
-    for weight in weights:
-        weight.stop_gradient = False
+def own_noise(options, purpose, update, count, labels):
+    """What G draws from in an update: z for this rank's share of it, and behind z the labels, if any; float32 [count, inputs].
 
-
-def own_noise(options, purpose, update, count):
-    """z for this rank's share of an update, float32 [count, z_dim]: the ranks share out what one process would draw."""
-    return paddle.to_tensor(ranks.share(noise(options.seed, purpose, update, count * ranks.COUNT, options.z_dim)))
+    The ranks share out the z that one process would draw.
+    """
+    z = noise(options.seed, purpose, update, count * ranks.COUNT, options.z_dim, options.noise)
+    z = paddle.to_tensor(ranks.share(z))
+    return z if labels is None else paddle.concat([z, labels], axis=1)
 
 
 def augmented(pictures, options, purpose, update):
@@ -62,93 +56,42 @@ def augmented(pictures, options, purpose, update):
     return augment(pictures, numbers, options.augment, options.augment_p)
 
 
-def update(player, loss, shared=True):
-    """One step of a player's Adam down the gradient of `loss`; unless the gradient is `shared` already, over all ranks."""
-    player.scaler.scale(loss).backward()
-    if not shared:
-        ranks.average_gradients(player.network)
-    player.scaler.step(player.adam)
-    player.scaler.update()
-    player.adam.clear_grad()
-
-
 def train_step(step, batches, players, options):
     """One step: D's updates, then G's (Goodfellow et al. 2014, algorithm 1).
 
     Returns D's loss, G's loss, and D's mean probability of "real" on reals and on fakes, each of its player's last update,
-    on this rank's share of the batch.
+    on this rank's share of the batch. A conditional run draws the fakes with the labels of the real faces.
     """
     G, D = players.G.parallel, players.D.parallel
-    discriminator_loss, generator_loss = LOSSES[options.loss]
+    discriminator_loss, generator_loss = choose_losses(options.loss, options.label_smoothing)
 
     for i in range(step * options.d_steps, (step + 1) * options.d_steps):
-        reals = next(batches)
-        z = own_noise(options, "z for D", i, len(reals))
+        reals, labels = next(batches)
+        known = () if labels is None else (labels,)
+        z = own_noise(options, "z for D", i, len(reals), labels)
+        seed_layers(options.seed, f"layers in D's update, rank {ranks.RANK}", i)
         with players.autocast():
             with paddle.no_grad():
                 fakes = augmented(G(z), options, "changes of fakes for D", i)
             reals = augmented(reals, options, "changes of reals", i)
-            real_logits, fake_logits = D(reals), D(fakes)
+            real_logits, fake_logits = D(reals, *known), D(fakes, *known)
         d_loss = discriminator_loss(real_logits, fake_logits)
         update(players.D, d_loss)
         if options.r1 and i % PENALTY_EVERY == 0:
-            penalty = gradient_penalty(players.D.network, reals)  # the parallel one takes one backward pass for each forward
+            penalty = gradient_penalty(players.D.network, reals, *known)  # the parallel one takes one backward for each forward
             update(players.D, options.r1 / 2 * PENALTY_EVERY * penalty, shared=False)
 
     D = players.D.network  # it takes no gradients now, so there is nothing to average over the ranks
     with frozen(D):
         for i in range(step * options.g_steps, (step + 1) * options.g_steps):
-            z = own_noise(options, "z for G", i, len(reals))
+            z = own_noise(options, "z for G", i, len(reals), labels)
+            seed_layers(options.seed, f"layers in G's update, rank {ranks.RANK}", i)
             with players.autocast():
-                logits = D(augmented(G(z), options, "changes of fakes for G", i))
+                logits = D(augmented(G(z), options, "changes of fakes for G", i), *known)
             g_loss = generator_loss(logits)
             update(players.G, g_loss)
 
     return d_loss, g_loss, F.sigmoid(real_logits).mean(), F.sigmoid(fake_logits).mean()
-
-
-@paddle.no_grad()
-def update_average(average, generator, images_seen, batch_size, half_life):
-    """Moves the averaged generator, weights and batch-norm statistics, towards the generator as it is now.
-
-    After `half_life` images seen, half of what it was is left; with a `half_life` of 0 it is the generator itself.
-    """
-    half_life = min(half_life, AVERAGE_RAMP * images_seen)
-    new_share = 1 - 0.5 ** (batch_size / half_life) if half_life else 1.0
-    now = generator.state_dict()
-    for name, mean in average.state_dict().items():
-        mean.lerp_(now[name], new_share)
-
-
-def build_players(size, options, precision="float32"):
-    """D, G and the averaged generator, with their initial weights, which --seed alone decides.
-
-    A player has its `network`, the same for use on several devices (`parallel`), its `adam`, and the `scaler` that keeps
-    float16 gradients from vanishing (which does nothing in another precision).
-    """
-    paddle.seed(options.seed)
-    generator = Generator(size, options.z_dim, options.channels, options.up)
-    discriminator = Discriminator(size, options.channels, options.spectral_norm)
-    average = Generator(size, options.z_dim, options.channels, options.up)
-    average.set_state_dict(generator.state_dict())
-    for weight in average.parameters():
-        weight.stop_gradient = True
-
-    def player(network, lr):
-        parallel = ranks.parallel(network)
-        weights = [weight for weight in network.parameters() if not weight.stop_gradient]
-        return SimpleNamespace(network=network, parallel=parallel,
-                               adam=paddle.optimizer.Adam(lr, options.beta1, options.beta2, parameters=weights),
-                               scaler=paddle.amp.GradScaler(enable=precision == "float16"))
-
-    return SimpleNamespace(G=player(generator, options.lr_g), D=player(discriminator, options.lr_d), average=average,
-                           autocast=lambda: runtime.autocast(precision))
-
-
-def networks_and_adams(players):
-    """The players under the names that they have in a checkpoint."""
-    return ({"generator": players.G.network, "discriminator": players.D.network, "average": players.average},
-            {"generator": players.G.adam, "discriminator": players.D.adam})
 
 
 def saved_facts(folder, options):
@@ -177,7 +120,7 @@ def train(options, reader, players, folder, start_step, total_steps, seconds):
     step_images = reader.batch_size * options.d_steps
     monitor = Monitor(folder, start_step, total_steps, steps_per_epoch, step_images, seconds, options.visualdl)
     batches = reader.batches(start_step * options.d_steps)
-    z = face_noise(range(100), options.z_dim)  # seeds 0–99: the same hundred faces in every grid
+    z = face_inputs(players.average.plan, range(100))  # seeds 0–99: the same hundred faces in every grid
     reals = reader.faces[reader.rows[figures.evenly(len(reader))]]
     heldout = reader.held_out_faces(round(metrics.QUICK_FACES * min(1, (64 / reader.size) ** 2)))
     evaluates = len(heldout) >= FEWEST_HELD_OUT
@@ -194,7 +137,7 @@ def train(options, reader, players, folder, start_step, total_steps, seconds):
 
     def save_generator(name, step, scores):
         checkpoint.save_generator(folder / name, players.average, {
-            **vars(options), **progress(step), "arch": "dcgan", "size": reader.size, "scores": scores,
+            **vars(options), **progress(step), "size": reader.size, "scores": scores,
             "data": f"{len(reader)} faces from {', '.join(Path(source).name for source in reader.manifest['sources'])}"})
 
     def evaluate(step):
@@ -263,10 +206,7 @@ def run(options, reader, folder, precision):
         print(f"nothing left to do: the run has {start_step} steps; ask for more with --steps or --epochs")
         return
 
-    try:
-        players = build_players(reader.size, options, precision)
-    except ValueError as error:
-        raise UserError(f"{options.data}: {error}; pack the photos again with pretreat.py --size") from None
+    players = build_players(reader.size, options, precision)
     if facts:
         checkpoint.load_run(folder / "checkpoint.safetensors", *networks_and_adams(players))
     (folder / "samples").mkdir(exist_ok=True)
@@ -300,9 +240,11 @@ def own_folder(options):
 def main():
     """The command: reads its options, takes the run's folder, and trains."""
     options = recipe.parse_options(__doc__)
-    reader = DataReader(options.data, options.batch, flip=options.flip, seed=options.seed, rank=ranks.RANK, ranks=ranks.COUNT)
-    options.pictures = reader.fingerprint()
-    print(f"data: {len(reader)} faces of {reader.size} px in {options.data}, "
+    reader = DataReader(options.data, options.batch, flip=options.flip, seed=options.seed, rank=ranks.RANK, ranks=ranks.COUNT,
+                        where=options.where, conditional=options.conditional)
+    zoo.check_size(options.arch, reader.size)
+    options.pictures, options.labels = reader.fingerprint(), reader.label_shares()
+    print(f"data: {len(reader)} faces of {reader.size} px in {options.data}{', where ' + options.where if options.where else ''}, "
           f"{reader.batches_per_epoch} batches of {reader.batch_size} an epoch")
     recipe.settle_augmentation(options, len(reader))
     device = runtime.choose_device(options.device)

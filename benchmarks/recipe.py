@@ -21,12 +21,13 @@ import runtime  # noqa: E402, I001
 import figures  # noqa: E402
 import metrics  # noqa: E402
 import recipe  # noqa: E402
+import zoo  # noqa: E402
 from checkpoint import LATEST, load_generator  # noqa: E402
 from dataReader import DataReader  # noqa: E402
 from evaluate import chosen, score  # noqa: E402
 from files import write_json  # noqa: E402
-from network import Generator, draw_faces  # noqa: E402
-from randomness import face_noise  # noqa: E402
+from network import draw_faces  # noqa: E402
+from randomness import face_inputs  # noqa: E402
 
 # The way from the plain recipe to the default, and what was tried beside it on the way.
 SHIFTED = "--up deconv --lr 2e-4 --augment-p 1"  # the default's small batches, flips and average, every face shifted
@@ -85,7 +86,7 @@ def train_row(name, steps, options):
 def draw(folder, count):
     """The faces of the first `count` seeds, uint8 [N, S, S, 3]."""
     generator, _ = load_generator(folder / LATEST)
-    return draw_faces(generator, face_noise(range(count), generator.z_dim))
+    return draw_faces(generator, face_inputs(generator.plan, range(count)))
 
 
 def score_all(folders, options):
@@ -94,7 +95,7 @@ def score_all(folders, options):
     count = min(options.n, len(heldout), len(training))
     reals, known = (reader.faces[reader.rows[chosen(len(reader), count, 0)]] for reader in (heldout, training))
     sets = {name: draw(folder, count) for name, folder in folders.items()}
-    sets.update(metrics.baselines(known, Generator(heldout.size, channels=options.channels)))
+    sets.update(metrics.baselines(known, zoo.Plan(size=heldout.size, channels=options.channels)))
 
     def with_distances(faces):
         return SimpleNamespace(faces=faces, distances=metrics.nearest(faces, training)[0], features=None)

@@ -18,7 +18,8 @@ from types import SimpleNamespace
 sys.path.insert(0, str(Path(__file__).parent.parent))
 BATCH, SIDE = 128, 2048
 OPTIONS = SimpleNamespace(seed=0, d_steps=1, g_steps=2, z_dim=100, channels=64, lr_d=2e-4, lr_g=2e-4, beta1=0.5,
-                          beta2=0.999, up="deconv", spectral_norm=False, loss="bce", r1=0, augment="off")
+                          beta2=0.999, arch="dcgan", noise="normal", labels={}, up="deconv", spectral_norm=False, loss="bce",
+                          label_smoothing=0, r1=0, augment="off")
 
 
 def paddle_step(train):
@@ -28,7 +29,7 @@ def paddle_step(train):
     players = train.build_players(64, OPTIONS)
     reals = paddle.rand([BATCH, 3, 64, 64]) * 2 - 1
     steps = iter(range(1_000_000))
-    return lambda: train.train_step(next(steps), iter([reals]), players, OPTIONS)
+    return lambda: train.train_step(next(steps), iter([(reals, None)]), players, OPTIONS)
 
 
 def ours():
@@ -104,11 +105,11 @@ def forward(weights):
     import runtime  # noqa: I001
     import paddle
     from checkpoint import load_generator
-    from randomness import face_noise
+    from randomness import face_inputs
 
     runtime.choose_device("cpu")
-    generator, facts = load_generator(weights)
-    z = paddle.to_tensor(face_noise(range(100), facts["z_dim"]))
+    generator, _ = load_generator(weights)
+    z = paddle.to_tensor(face_inputs(generator.plan, range(100)))
 
     def draw():
         with paddle.no_grad():

@@ -1,12 +1,15 @@
 import runtime  # noqa: I001  (first: it prepares the CPU before Paddle is imported)
 
+import http.server
 import sys
+import threading
 from types import SimpleNamespace
 
 import paddle
 import pytest
 
 import pretreat
+from photos import Crop
 
 paddle.set_device("cpu")  # also where there is a GPU: what is tested is the same everywhere
 
@@ -44,6 +47,40 @@ def faces16(tmp_path_factory):
     """The built-in faces, packed at 16 px: a data set on which a training step takes milliseconds."""
     folder = tmp_path_factory.mktemp("data") / "imgs"
     folder.mkdir()
-    options = SimpleNamespace(size=16, crop="auto", workers=2, holdout=0.05)
+    options = SimpleNamespace(size=16, crop=Crop(), workers=2, holdout=0.05, attributes=None)
     pretreat.pack(pretreat.builtin_pictures(), ["skimage.data.lfw_subset()"], folder, options)
     return folder
+
+
+@pytest.fixture
+def server(monkeypatch):
+    """A server on loopback, at server.url. Whatever is asked for, it answers with `server.content`.
+
+    status  of the answer; with another than 200 there is no content
+    breaks  how many bytes come before a connection breaks off; None: all that was announced
+    asked   the Range header, or None, of each request
+    """
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            wanted = self.headers.get("Range")
+            server.asked.append(wanted)
+            start = int(wanted[6:-1]) if wanted and server.ranges else 0
+            status = 416 if start >= len(server.content) > 0 else 206 if start else 200
+            self.send_response(server.status if server.status != 200 else status)
+            content = server.content[start:] if server.status == 200 and status != 416 else b""
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content[:server.breaks])
+
+        def log_message(self, *_):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.content, server.status, server.breaks, server.ranges, server.asked = b"", 200, None, True, []
+    server.url = f"http://127.0.0.1:{server.server_port}"
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()

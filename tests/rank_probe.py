@@ -18,7 +18,7 @@ import train  # noqa: E402
 folder = Path(sys.argv.pop(1))
 if "--without-bn" in sys.argv:
     sys.argv.remove("--without-bn")
-    network.bn = lambda channels: paddle.nn.Identity()
+    network.bn = lambda channels, **_: paddle.nn.Identity()
 
 ended_with = {}
 build_players = train.build_players

@@ -26,14 +26,15 @@ def numbered(tmp_path):
 def numbers(reader, start=0, count=1):
     """Which faces the batches hold, from their middles."""
     batches = itertools.islice(reader.batches(start), count)
-    return [np.round((batch[:, 0, 2, 2].numpy() + 1) * 127.5).astype(int).tolist() for batch in batches]
+    return [np.round((batch[:, 0, 2, 2].numpy() + 1) * 127.5).astype(int).tolist() for batch, _ in batches]
 
 
 def test_a_batch_is_float32_nchw_from_minus_one_to_one(numbered):
     faces = np.zeros((20, 4, 4, 3), np.uint8)
     faces[:, 0, 1] = (255, 51, 0)
     np.save(numbered / "faces.npy", faces)
-    batch = next(DataReader(numbered, 5).batches())
+    batch, labels = next(DataReader(numbered, 5).batches())
+    assert labels is None
     assert batch.shape == [5, 3, 4, 4] and batch.numpy().dtype == np.float32
     assert batch[0, :, 0, 1].numpy() == pytest.approx([1, -0.6, -1], abs=1e-6)
     assert batch.max() <= 1 and batch.min() >= -1 and float(batch[0, :, 1, 1].max()) == -1
@@ -78,13 +79,13 @@ def test_a_batch_that_the_ranks_cannot_share_out(numbered):
 def test_flips_mirror_about_half_the_faces_and_are_the_same_again(numbered):
     def flipped(**options):
         reader = DataReader(numbered, 18, flip=True, **options)
-        faces = [reader.gather(step) for step in range(20)]
+        faces = [reader.gather(step)[0] for step in range(20)]
         assert all(((face[:, 0, 0] >= 200) ^ (face[:, 0, -1] >= 200)).all() for face in faces)
         return np.concatenate([face[:, 0, -1, 0] >= 200 for face in faces])
 
     assert 0.4 < flipped().mean() < 0.6 and (flipped() == flipped()).all() and (flipped() != flipped(seed=1)).any()
-    shares = [DataReader(numbered, 18, flip=True, rank=rank, ranks=2).gather(0) for rank in range(2)]
-    whole = DataReader(numbered, 18, flip=True).gather(0)
+    shares = [DataReader(numbered, 18, flip=True, rank=rank, ranks=2).gather(0)[0] for rank in range(2)]
+    whole = DataReader(numbered, 18, flip=True).gather(0)[0]
     assert (whole[0::2] == shares[0]).all() and (whole[1::2] == shares[1]).all()
 
 

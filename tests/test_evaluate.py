@@ -9,6 +9,7 @@ import checkpoint
 import evaluate
 import figures
 import pretreat
+from photos import Crop
 import train
 
 SETS = ["generated", "training faces", "PCA faces", "blurred faces", "random generator", "noise"]
@@ -18,7 +19,7 @@ SETS = ["generated", "training faces", "PCA faces", "blurred faces", "random gen
 def halved(tmp_path_factory):
     """The built-in faces at 16 px, about half of them held out."""
     folder = tmp_path_factory.mktemp("halved")
-    options = SimpleNamespace(size=16, crop="auto", workers=2, holdout=0.5)
+    options = SimpleNamespace(size=16, crop=Crop(), workers=2, holdout=0.5, attributes=None)
     pretreat.pack(pretreat.builtin_pictures(), ["skimage.data.lfw_subset()"], folder, options)
     return folder
 
@@ -77,12 +78,12 @@ def test_weights_that_may_have_seen_the_held_out_faces(command, evaluation, face
     assert written["discriminator is right"] == {}
 
 
-def test_faces_of_a_size_without_a_network(command, tmp_path, monkeypatch):
+def test_faces_too_small_for_scores(command, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
-    command(pretreat, "--size", 48, "--holdout", 0.5)
+    command(pretreat, "--size", 12, "--holdout", 0.5)
     result = command(evaluate, "--fake", "imgs/faces.npy", "--device", "cpu")
-    assert result.status == 2 and "48 px" in result.err and "--size 64" in result.err
+    assert result.status == 2 and "12 px" in result.err and "--size 64" in result.err
 
 
 @pytest.mark.parametrize("arguments, words", [

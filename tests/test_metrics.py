@@ -5,7 +5,7 @@ from scipy.ndimage import gaussian_filter
 
 import metrics
 from dataReader import DataReader
-from network import Generator
+from zoo import Plan, build_generator
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +22,7 @@ def swd(some, others):
 
 def test_baselines_come_in_a_sensible_order(faces):
     reals, training = faces[:300], faces[300:]
-    sets = metrics.baselines(training, Generator(32, 8, 4))
+    sets = metrics.baselines(training, Plan(size=32, z_dim=8, channels=4))
     assert all(some.shape == training.shape and some.dtype == np.uint8 for some in sets.values())
     distances = {name: swd(some, reals) for name, some in sets.items()}
     assert distances["training faces"] < 0.8 * min(distance for name, distance in distances.items() if name != "training faces")
@@ -109,7 +109,7 @@ def test_eigenfaces_have_the_mean_and_the_spread_of_the_faces(faces):
 
 
 def test_quick_scores_change_nothing(faces):
-    generator = Generator(32, 8, 4)
+    generator = build_generator(Plan(size=32, z_dim=8, channels=4))
     before = {name: tensor.numpy() for name, tensor in generator.state_dict().items()}
     paddle.seed(5)
     first = paddle.rand([1])

@@ -1,10 +1,12 @@
 import numpy as np
 import paddle
+import paddle.nn.functional as F
 import pytest
 
 import network
 from network import LOSSES, SIZES, Discriminator, Generator, bce_d_loss, bce_g_loss, draw_faces, gradient_penalty
-from randomness import face_noise
+from randomness import face_inputs
+from zoo import Plan
 
 
 def trainable(layer):
@@ -67,11 +69,11 @@ def test_losses_stay_finite_for_a_sure_discriminator():
 def test_a_face_is_drawn_the_same_alone_and_in_company():
     generator = Generator(16, channels=4)
     generator(paddle.randn([8, 100]))  # so that the batch-norm statistics are not those of the start
-    z = face_noise(range(9), 100)
+    z = face_inputs(Plan(), range(9))
     faces = draw_faces(generator, z)
     assert generator.training and faces.dtype == np.uint8 and faces.shape == (9, 16, 16, 3)
     assert (draw_faces(generator, z[::-1], batch_size=2)[::-1] == faces).all()
-    assert (draw_faces(generator, face_noise([4], 100))[0] == faces[4]).all() and (faces[3] != faces[4]).any()
+    assert (draw_faces(generator, face_inputs(Plan(), [4]))[0] == faces[4]).all() and (faces[3] != faces[4]).any()
 
 
 def test_the_fully_connected_block():
@@ -138,3 +140,30 @@ def test_resize_convolution_has_no_checkerboard():
     inside = {up: double(4, 3)(maps).numpy()[..., 2:-2, 2:-2] for up, double in network.UPSAMPLINGS.items()}
     assert inside["resize"].shape == inside["deconv"].shape == (1, 3, 12, 12)
     assert np.ptp(inside["resize"], axis=(2, 3)).max() < 1e-6 < 1e-3 < np.ptp(inside["deconv"], axis=(2, 3)).max()
+
+
+def test_softmax_is_the_cross_entropy_of_two_outputs():
+    outputs = paddle.randn([6, 2]) * 3
+    real, fake = (F.cross_entropy(outputs, paddle.full([6], label, "int64")) for label in (1, 0))
+    logits = network.to_logits(outputs)
+    assert float(bce_d_loss(logits, logits)) == pytest.approx(float(real + fake), rel=1e-5)
+    assert float(bce_g_loss(logits)) == pytest.approx(float(real), rel=1e-5)
+
+
+def test_minimax_saturates_where_the_other_loss_is_steepest():
+    def slope(loss, logit):
+        logit = paddle.to_tensor([logit], stop_gradient=False)
+        loss(logit).backward()
+        return float(logit.grad.sum())
+
+    assert float(network.minimax_g_loss(paddle.to_tensor([0.7]))) == pytest.approx(np.log(1 - 1 / (1 + np.exp(-0.7))), rel=1e-5)
+    assert abs(slope(network.minimax_g_loss, -8.0)) < 0.001 and slope(bce_g_loss, -8.0) < -0.99
+
+
+def test_smoothed_labels_are_those_of_the_reals_alone():
+    d_loss, g_loss = network.choose_losses("bce", 0.1)
+    best = paddle.to_tensor([np.log(0.9 / 0.1)], dtype="float32", stop_gradient=False)
+    d_loss(best, paddle.to_tensor([-30.0])).backward()
+    assert abs(float(best.grad.sum())) < 1e-6  # D is content with 0.9 for a real face
+    assert float(d_loss(best, paddle.to_tensor([-30.0]))) == pytest.approx(-(0.9 * np.log(0.9) + 0.1 * np.log(0.1)), rel=1e-4)
+    assert g_loss is bce_g_loss

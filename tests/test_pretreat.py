@@ -1,3 +1,4 @@
+import hashlib
 import io
 import json
 import os
@@ -34,7 +35,7 @@ def colours(width, height):
 
 
 def whole(picture, size, crop):
-    return photos.crop_face(picture, (0, 0, *picture.size), size, crop)
+    return photos.crop_face(picture, picture.size, 1, size, photos.Crop(crop))
 
 
 def packed(folder):
@@ -118,7 +119,7 @@ def two_frames():
     (two_frames(), (255, 0, 0), (255, 0, 0)),
 ], ids=["RGBA", "LA", "palette", "16-bit", "grey", "1-bit", "CMYK", "WebP", "EXIF", "EXIF JPEG", "late EXIF JPEG", "EXIF CMYK", "GIF"])
 def test_every_kind_of_picture_becomes_upright_rgb(data, left, right):
-    face = photos.decode(data, 20, "center").astype(int)
+    face = photos.decode(data, 20, photos.Crop("center")).astype(int)
     assert abs(face[10, 2] - left).max() <= 3 and abs(face[10, 17] - right).max() <= 3
 
 
@@ -127,7 +128,7 @@ def test_draft_decoding_is_not_visible():
     for width, height in ((178, 218), (163, 201), (801, 999)):
         data = encoded(rough.resize((width, height), Image.BICUBIC), "jpeg", quality=95)
         full = whole(Image.open(io.BytesIO(data)), 64, "auto").astype(int)
-        difference = photos.decode(data, 64, "auto").astype(int) - full
+        difference = photos.decode(data, 64, photos.Crop()).astype(int) - full
         assert 10 * np.log10(255**2 / (difference**2).mean()) > 40  # dB; above that nobody sees it
 
 
@@ -283,11 +284,46 @@ def test_a_full_disk_leaves_the_old_data_set(tmp_path, command, monkeypatch, fac
     assert os.listdir(faces16.parent) == ["imgs"]
 
 
+def test_a_box_is_of_so_many_px_of_the_photo(tmp_path, command):
+    """Also where the JPEG is decoded smaller than it is."""
+    (tmp_path / "photos").mkdir()
+    colours(1600, 1200).save(tmp_path / "photos" / "a.jpg", quality=95)
+    colours(1600, 700).save(tmp_path / "photos" / "low.png")
+    result = command(pretreat, "--input", tmp_path / "photos", "--out", tmp_path / "imgs", "--crop", "center", "--box", 800)
+    [face], manifest = packed(tmp_path / "imgs")
+    assert result.status == 0 and manifest["crop"] == "center 800"
+    assert manifest["skipped"] == [{"name": "low.png", "reason": "smaller than --box 800"}]
+    expected = np.asarray(colours(1600, 1200).crop((400, 200, 1200, 1000)).resize((64, 64), Image.BILINEAR)).astype(int)
+    assert abs(face.astype(int) - expected).max() <= 4
+
+
+@pytest.mark.parametrize("arguments, said", [(("--box", 100), "--crop center"), (("--margin", 5), "--crop face"),
+                                             (("--crop", "celeba", "--box", 100), "--crop center"),
+                                             (("--download", "--input", "x.zip"), "--input")])
+def test_options_that_do_not_go_together(tmp_path, command, arguments, said):
+    result = command(pretreat, "--out", tmp_path / "imgs", *arguments)
+    assert result.status == 2 and said in result.err and not (tmp_path / "imgs").exists()
+
+
+def test_celeba_is_fetched_where_it_is_not_there(tmp_path, command, monkeypatch, server):
+    monkeypatch.chdir(tmp_path)
+    with zipfile.ZipFile(tmp_path / "celeba.zip", "w") as archive:
+        archive.writestr("img_align_celeba/000001.jpg", encoded(colours(178, 218), "jpeg"))
+    server.content = (tmp_path / "celeba.zip").read_bytes()
+    result = command(pretreat, "--download", "--url", server.url + "/other.zip")
+    assert result.status == 1 and "another file" in result.err and "--url" in result.err
+    assert not list(tmp_path.glob("*img*")), "a file with another checksum must not stay"
+    monkeypatch.setattr(pretreat, "CELEBA_MD5", hashlib.md5(server.content).hexdigest())
+    for _ in range(2):  # the second time it is there
+        assert command(pretreat, "--download", "--url", server.url + "/celeba.zip").status == 0
+    assert len(server.asked) == 2 and packed(tmp_path / "imgs")[1]["names"] == ["img_align_celeba/000001.jpg"]
+
+
 def test_pictures_in_flight_are_bounded(monkeypatch):
     decoded = []
-    monkeypatch.setattr(pretreat, "decode", lambda data, size, crop: decoded.append(1) or np.zeros((size, size, 3), np.uint8))
+    monkeypatch.setattr(pretreat, "cut_faces", lambda data, size, crop: decoded.append(1) or [np.zeros((size, size, 3), np.uint8)])
     pictures = [photos.Picture("a.png", bytes)] * 100 * pretreat.CHUNK
-    chunks = pretreat.decode_all(pictures, 8, "auto", workers=2)
+    chunks = pretreat.decode_all(pictures, 8, photos.Crop(), workers=2)
     next(chunks)
     time.sleep(0.2)  # nobody takes the next one; the threads must come to rest
     assert len(decoded) <= 6 * pretreat.CHUNK

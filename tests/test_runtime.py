@@ -12,6 +12,7 @@ import pytest
 import files
 import randomness
 import runtime
+from zoo import Plan
 
 ROOT = Path(runtime.__file__).parent
 
@@ -107,7 +108,7 @@ def test_draws_depend_on_their_key_alone():
 def test_noise_is_standard_normal_and_a_face_keeps_its_own():
     z = randomness.noise(0, "z for D", 5, 200, 100)
     assert z.dtype == np.float32 and abs(z.mean()) < 0.03 and z.std() == pytest.approx(1, abs=0.03)
-    assert (randomness.face_noise([9, 4], 100)[1] == randomness.face_noise(range(5), 100)[4]).all()
+    assert (randomness.face_inputs(Plan(), [9, 4])[1] == randomness.face_inputs(Plan(), range(5))[4]).all()
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path):

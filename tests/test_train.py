@@ -21,6 +21,7 @@ import files
 import monitor
 import pretreat
 import train
+from players import build_players, frozen, networks_and_adams, update_average
 from randomness import draws, noise
 
 TINY = ("--device", "cpu", "--channels", 4, "--batch", 32, "--z-dim", 8)  # 3 steps an epoch on the built-in faces
@@ -42,18 +43,19 @@ def log(folder):
 
 def players_and_options(**changes):
     options = SimpleNamespace(**{"seed": 0, "d_steps": 1, "g_steps": 2, "z_dim": 8, "channels": 4, "lr_d": 2e-4, "lr_g": 2e-4,
-                                 "beta1": 0.5, "beta2": 0.999, "up": "deconv", "spectral_norm": False, "loss": "bce", "r1": 0,
+                                 "beta1": 0.5, "beta2": 0.999, "arch": "dcgan", "noise": "normal", "labels": {},
+                                 "up": "deconv", "spectral_norm": False, "loss": "bce", "label_smoothing": 0, "r1": 0,
                                  "augment": "off", "augment_p": 0.5, **changes})
-    return train.build_players(16, options), options
+    return build_players(16, options), options
 
 
 def networks_of(players):
-    return train.networks_and_adams(players)[0]
+    return networks_and_adams(players)[0]
 
 
 def endless_batches():
     while True:
-        yield paddle.rand([6, 3, 16, 16]) * 2 - 1
+        yield paddle.rand([6, 3, 16, 16]) * 2 - 1, None
 
 
 def test_a_run_leaves_what_the_readme_promises(training, tmp_path):
@@ -148,7 +150,7 @@ def test_discriminator_and_generator_take_their_numbers_of_updates():
     players, options = players_and_options(d_steps=3, g_steps=2)
     for step in range(2):
         train.train_step(step, endless_batches(), players, options)
-    _, adams = train.networks_and_adams(players)
+    _, adams = networks_and_adams(players)
     for name, updates in (("generator", 4), ("discriminator", 6)):
         arrays = checkpoint.adam_arrays(name, networks_of(players)[name], adams[name])
         powers = [array for key, array in arrays.items() if "beta1_pow" in key]
@@ -161,7 +163,7 @@ def test_two_steps_are_those_of_the_paper():
     plain, _ = players_and_options()
     batches = [paddle.to_tensor(draws(0, "test", step).random((6, 3, 16, 16), dtype="float32")) for step in range(2)]
 
-    given = iter(batches)
+    given = iter([(reals, None) for reals in batches])
     for step in range(2):
         train.train_step(step, given, players, options)
     assert all(weight.grad is None or not weight.grad.numpy().any() for weight in players.D.network.parameters())
@@ -191,7 +193,7 @@ def test_discriminator_gets_no_gradients_in_the_generators_updates():
     pictures = paddle.rand([4, 3, 16, 16])
     pictures.stop_gradient = False
     learning = [weight.name for weight in D.parameters() if not weight.stop_gradient]
-    with train.frozen(D):
+    with frozen(D):
         D(pictures).sum().backward()
     assert all(weight.grad is None for weight in D.parameters()) and float(pictures.grad.abs().sum()) > 0
     assert [weight.name for weight in D.parameters() if not weight.stop_gradient] == learning
@@ -199,7 +201,7 @@ def test_discriminator_gets_no_gradients_in_the_generators_updates():
 
 def test_every_update_has_fresh_noise(monkeypatch):
     seen = []
-    monkeypatch.setattr(train, "noise", lambda *key: seen.append(key[:3]) or np.zeros((key[3], key[4]), "float32"))
+    monkeypatch.setattr(train, "noise", lambda *key: seen.append(key[:3]) or np.zeros(key[3:5], "float32"))
     players, options = players_and_options(d_steps=2, g_steps=2)
     for step in range(3):
         train.train_step(step, endless_batches(), players, options)
@@ -213,14 +215,14 @@ def test_the_average_has_its_half_life():
     for tensor in players.average.state_dict().values():
         tensor.set_value(paddle.zeros_like(tensor))
     for _ in range(4):  # 4 × 2,500 images are one half-life, late in a run
-        train.update_average(players.average, players.G.network, images_seen=1e9, batch_size=2500, half_life=10_000)
+        update_average(players.average, players.G.network, images_seen=1e9, batch_size=2500, half_life=10_000)
     for tensor in players.average.state_dict().values():  # the batch-norm statistics too
         assert float(tensor.mean()) == pytest.approx(0.5, abs=1e-5)
-    train.update_average(players.average, players.G.network, images_seen=100, batch_size=100, half_life=10_000)
+    update_average(players.average, players.G.network, images_seen=100, batch_size=100, half_life=10_000)
     assert float(players.average.deconv1.weight.mean()) > 0.99  # early, it is short
     for tensor in players.G.network.state_dict().values():
         tensor.set_value(paddle.full_like(tensor, 7))
-    train.update_average(players.average, players.G.network, images_seen=1e9, batch_size=1, half_life=0)
+    update_average(players.average, players.G.network, images_seen=1e9, batch_size=1, half_life=0)
     assert all(float(tensor.min()) == 7 for tensor in players.average.state_dict().values())
 
 
@@ -317,7 +319,7 @@ def test_weights_that_are_not_finite_are_not_saved(training, tmp_path):
     players, _ = players_and_options()
     players.D.network.conv1.weight.set_value(paddle.full([4, 3, 4, 4], math.inf))
     with pytest.raises(FloatingPointError):
-        checkpoint.save_run(path, *train.networks_and_adams(players), {})
+        checkpoint.save_run(path, *networks_and_adams(players), {})
     assert path.read_bytes() == before
 
 

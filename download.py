@@ -1,0 +1,77 @@
+"""Fetching one large file: with a bar, going on where it broke off, and checked before it takes its place."""
+import hashlib
+import http.client
+import os
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from tqdm import tqdm
+
+from runtime import UserError
+
+ATTEMPTS, PAUSE = 5, 2  # how often a connection may break off before anything came; seconds before the next
+BLOCK = 2 ** 16
+
+
+def fetch(url, path, kind, digest, otherwise):
+    """Fetches `url` to `path`, whose digest of a `kind` that hashlib knows must be as given.
+
+    What has come so far lies in .part-NAME beside it; the next call goes on from there. `otherwise` says what to do where it
+    does not work. Raises UserError then.
+    """
+    part = Path(path).with_name(f".part-{Path(path).name}")
+    part.parent.mkdir(parents=True, exist_ok=True)
+    failures = 0
+    while True:
+        had = part.stat().st_size if part.exists() else 0
+        try:
+            if receive(url, part, had):
+                break
+            error = "the connection broke off"
+        except urllib.error.HTTPError as answer:
+            error = f"{answer.code} {answer.reason}"
+            failures = ATTEMPTS if answer.code < 500 else failures  # no use in asking again
+        except (OSError, ValueError, http.client.HTTPException) as problem:
+            error = problem
+        failures = failures + 1 if not part.exists() or part.stat().st_size <= had else 0
+        if failures >= ATTEMPTS:
+            kept = "what has come is kept, and the same command goes on from there" if part.exists() else "try again"
+            raise UserError(f"the download of {Path(path).name} failed ({error}); {kept}, or {otherwise}", status=1)
+        time.sleep(PAUSE)
+    if digest_of(part, kind) != digest:
+        part.unlink()
+        raise UserError(f"{url}: gave another file than {Path(path).name} or a damaged one, which was deleted; try again, or "
+                        f"{otherwise}", status=1)
+    os.replace(part, path)
+
+
+def receive(url, part, had):
+    """Appends to `part`, which has `had` bytes, what the server has beyond them. Returns whether that is all of it."""
+    request = urllib.request.Request(url, headers={"Range": f"bytes={had}-"} if had else {})
+    try:
+        answer = urllib.request.urlopen(request, timeout=60)
+    except urllib.error.HTTPError as error:
+        if error.code == 416:  # there is nothing beyond
+            return True
+        raise
+    with answer:
+        if answer.status != 206:  # the whole file, from its beginning
+            had = 0
+        total = had + answer.length if answer.length is not None else None
+        with (open(part, "ab" if had else "wb") as file,
+              tqdm(total=total, initial=had, desc=part.name.removeprefix(".part-"), unit="B", unit_scale=True, disable=None) as bar):
+            while block := answer.read(BLOCK):
+                file.write(block)
+                bar.update(len(block))
+            return total is None or file.tell() >= total
+
+
+def digest_of(path, kind):
+    """The hexadecimal digest of a file, however large."""
+    digest = hashlib.new(kind)
+    with open(path, "rb") as file:
+        while block := file.read(BLOCK):
+            digest.update(block)
+    return digest.hexdigest()

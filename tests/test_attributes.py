@@ -1,0 +1,124 @@
+"""Labels: packed along, trained on in part, learned, and asked for."""
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import paddle
+import paddle.nn as nn
+import pytest
+from PIL import Image
+
+import evaluate
+import generator
+import network
+import pretreat
+import train
+from checkpoint import read_tensors
+from dataReader import DataReader
+
+
+@pytest.fixture
+def packed(tmp_path, command):
+    """80 pictures of 16 px: bright ones, labelled Bright, and dark ones; every fourth is Odd. One more has no labels."""
+    (tmp_path / "photos").mkdir()
+    numbers = np.random.default_rng(0)
+    lines = ["80", "Bright Odd"]
+    for i in range(80):
+        pixels = numbers.integers(150, 250, (16, 16, 3)) if i % 2 else numbers.integers(0, 100, (16, 16, 3))
+        Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / "photos" / f"{i:02d}.png")
+        lines.append(f"{i:02d}.png  {1 if i % 2 else -1} {1 if i % 4 == 0 else -1}")
+    Image.new("RGB", (16, 16)).save(tmp_path / "photos" / "unknown.png")
+    (tmp_path / "list.txt").write_text("\n".join(lines) + "\n")
+    result = command(pretreat, "--input", tmp_path / "photos", "--attributes", tmp_path / "list.txt", "--size", 16,
+                     "--holdout", 0.3, "--out", tmp_path / "imgs")
+    assert result.status == 0, result.err
+    return tmp_path / "imgs"
+
+
+def test_labels_are_packed_along(packed):
+    manifest = json.loads((packed / "manifest.json").read_text())
+    faces, labels = np.load(packed / "faces.npy"), np.load(packed / "labels.npy")
+    assert manifest["attributes"] == ["Bright", "Odd"] and labels.shape == (80, 2) and labels.dtype == np.int8
+    assert ((faces.mean(axis=(1, 2, 3)) > 125) == (labels[:, 0] > 0)).all()
+    [skipped] = manifest["skipped"]
+    assert skipped["name"] == "unknown.png" and "list.txt" in skipped["reason"]
+
+
+def test_batches_come_with_the_labels_of_their_faces(packed):
+    reader = DataReader(packed, 8, conditional="Odd,Bright")
+    batches = reader.batches()
+    for _ in range(10):
+        faces, labels = next(batches)
+        assert labels.shape == [8, 2] and ((faces.mean([1, 2, 3]) > 0) == (labels[:, 1] > 0)).all()
+    odd, bright = reader.label_shares().values()
+    assert list(reader.label_shares()) == ["Odd", "Bright"] and 0.1 < odd < 0.4 and 0.35 < bright < 0.65
+
+
+def test_a_subset_is_all_that_has_the_attributes(packed):
+    for split in ("train", "heldout"):
+        reader = DataReader(packed, 4, split=split, where="Bright=-1,Odd=1")
+        assert len(reader) and all(int(reader.manifest["names"][row][:2]) % 4 == 0 for row in reader.rows)
+    assert (reader.held_out_faces(100) == reader.faces[reader.rows]).all()
+
+
+def test_a_conditional_run_draws_what_is_asked(packed, command, tmp_path):
+    result = command(train, "--device", "cpu", "--data", packed, "--out", tmp_path / "run", "--channels", 4, "--z-dim", 8,
+                     "--conditional", "Bright", "--lr", 1e-3, "--ema", 500, "--steps", 150)
+    assert result.status == 0, result.err
+    weights = tmp_path / "run" / "generator.safetensors"
+
+    def brightness(*arguments):
+        result = command(generator, "--weights", weights, "--n", 8, "--out", tmp_path / "drawn", *arguments)
+        assert result.status == 0 and "conditional on Bright" in result.out
+        return np.array([np.asarray(Image.open(path)).mean() for path in sorted((tmp_path / "drawn").glob("seed*"))])
+
+    bright, dark, either = brightness("--attr", "Bright=1"), brightness("--attr", "Bright=-1"), brightness()
+    assert bright.min() > dark.max() + 40
+    assert (np.minimum(abs(either - bright), abs(either - dark)) == 0).all()  # a seed decides what is not asked for
+    assert command(generator, "--weights", weights, "--attr", "Brigt=1").err.count("perhaps Bright?") == 1
+
+
+def test_a_projection_is_added_to_the_logit():
+    """Miyato & Koyama 2018, equation 4, with the features summed over the map."""
+    paddle.seed(0)
+    plain = network.Discriminator(16, 2)
+    conditional = network.ConditionalDiscriminator(plain, 3)
+    pictures, labels = paddle.rand([5, 3, 16, 16]), paddle.to_tensor([[1.0, -1.0, 1.0]] * 5)
+    plain.eval()
+    features = nn.Sequential(*list(plain)[:-1])(pictures).numpy()
+    added = (features.sum(axis=(2, 3)) * (labels.numpy() @ conditional.projection.weight.numpy())).sum(axis=1)
+    assert np.allclose(conditional(pictures, labels).numpy(), plain(pictures).numpy() + added, atol=1e-5)
+
+
+def test_a_run_goes_on_only_with_the_same_labels(packed, command, tmp_path):
+    def run(*arguments):
+        return command(train, "--device", "cpu", "--data", packed, "--out", tmp_path / "run", "--channels", 1, "--batch", 8,
+                       *arguments)
+
+    assert run("--steps", 2, "--conditional", "Bright").status == 0
+    assert "--conditional" in run("--steps", 3).err and "--where" in run("--steps", 3, "--conditional", "Bright", "--where", "Odd=1").err
+    assert run("--steps", 3, "--conditional", "Bright").status == 0
+    assert "generator.deconv1.weight" in read_tensors(tmp_path / "run" / "checkpoint.safetensors")[0]
+
+
+@pytest.mark.parametrize("content, said", [
+    ("", "is not a list"), ("2\n", "is not a list"), ("many\nBright\n", "is not a list"),
+    ("1\nBright Odd\n00.png 1\n", "line 3"), ("1\nBright\n00.png yes\n", "line 3"), ("1\nBright\nother.png 1\n", "names none")])
+def test_a_list_that_is_none(tmp_path, command, content, said):
+    Image.new("RGB", (16, 16)).save(tmp_path / "00.png")
+    (tmp_path / "list.txt").write_text(content)
+    result = command(pretreat, "--input", tmp_path, "--attributes", tmp_path / "list.txt", "--out", tmp_path / "imgs")
+    assert result.status == 2 and said in result.err and "list.txt" in result.err and not (tmp_path / "imgs").exists()
+
+
+@pytest.mark.parametrize("arguments, said", [
+    (("--where", "Bright"), "Smiling=1"), (("--where", "Bright=2"), "Smiling=1"), (("--where", "Brihgt=1"), "perhaps Bright?"),
+    (("--conditional", "Bright,Evn"), "There are: Bright, Odd"), (("--where", "Bright=1,Odd=1"), "no face")])
+def test_attributes_that_are_not_there(packed, command, tmp_path, arguments, said):
+    result = command(train, "--data", packed, "--out", tmp_path / "run", *arguments)
+    assert result.status == 2 and said in result.err and arguments[0] in result.err and not (tmp_path / "run").exists()
+
+
+def test_faces_without_labels(faces16, command, tmp_path):
+    result = command(train, "--data", faces16, "--out", tmp_path / "run", "--conditional", "Bright")
+    assert result.status == 2 and "pretreat.py --attributes" in result.err

@@ -1,0 +1,59 @@
+"""Large downloads, from a server on loopback that also misbehaves."""
+import hashlib
+
+import pytest
+
+import download
+from download import fetch
+from runtime import UserError
+
+CONTENT = bytes(range(256)) * 1000
+
+
+@pytest.fixture
+def get(server, tmp_path, monkeypatch):
+    """get() fetches server.content to tmp_path/archive.zip and returns its bytes."""
+    monkeypatch.setattr(download, "PAUSE", 0)
+    server.content = CONTENT
+
+    def get():
+        fetch(server.url + "/archive.zip", tmp_path / "archive.zip", "md5", hashlib.md5(CONTENT).hexdigest(), "fetch it by hand")
+        return (tmp_path / "archive.zip").read_bytes()
+
+    return get
+
+
+def test_a_connection_that_breaks_off_is_gone_on_with(server, get, tmp_path):
+    server.breaks = 100_000
+    assert get() == CONTENT and server.asked == [None, "bytes=100000-", "bytes=200000-"]
+    assert [path.name for path in tmp_path.iterdir()] == ["archive.zip"]
+
+
+def test_what_came_before_is_gone_on_with_by_the_next_call(server, get, tmp_path):
+    (tmp_path / ".part-archive.zip").write_bytes(CONTENT[:5000])
+    assert get() == CONTENT and server.asked == ["bytes=5000-"]
+    (tmp_path / ".part-archive.zip").write_bytes(CONTENT)  # all is there, but it was not checked yet
+    assert get() == CONTENT
+
+
+def test_a_server_that_cannot_go_on_starts_anew(server, get, tmp_path):
+    server.ranges = False
+    (tmp_path / ".part-archive.zip").write_bytes(b"x" * 5000)
+    assert get() == CONTENT
+
+
+@pytest.mark.parametrize("changes, words, kept", [
+    ({"status": 404}, "404.*try again", 0), ({"status": 503}, "503", 0), ({"breaks": 0}, "broke off", 0),
+    ({"content": b"a login page"}, "another file", 0), ({"ranges": False, "breaks": 9000}, "broke off.*goes on", 9000)])
+def test_what_does_not_work_gets_a_sentence(server, get, tmp_path, changes, words, kept):
+    vars(server).update(changes)
+    with pytest.raises(UserError, match=f"{words}.*fetch it by hand$") as error:
+        get()
+    assert error.value.status == 1
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) == kept
+
+
+def test_a_server_that_is_not_there(tmp_path, monkeypatch):
+    monkeypatch.setattr(download, "PAUSE", 0)
+    with pytest.raises(UserError, match="refused"):
+        fetch("http://127.0.0.1:9/archive.zip", tmp_path / "archive.zip", "md5", "0", "fetch it by hand")

@@ -1,0 +1,206 @@
+"""Published face networks, by name (train.py --arch), made of the blocks of network.py.
+
+Each follows its source in layers, their order, kernels, biases, and widths (those of --channels 64, with which they scale);
+the initial weights are N(0, 0.02) in all of them. A network is a list of layers: a generator's take z with the labels, if any,
+[N, inputs]; a discriminator's give one number a picture, or two (fake, real) for --loss softmax.
+"""
+from typing import Callable, NamedTuple
+
+import paddle
+import paddle.nn as nn
+
+from network import SIZES, ConditionalDiscriminator, Discriminator, Generator, bn, conv, deconv, fc, to_logits
+from runtime import UserError
+from weightInit import bn_initializer
+
+
+def deconv5(inputs, outputs):
+    """A 5×5 transposed convolution that doubles the size."""
+    return deconv(inputs, outputs, kernel=5, stride=2, padding=2, bias=True)
+
+
+def conv5(inputs, outputs, stride=2, padding=2):
+    """A 5×5 convolution that halves the size, or with a stride of 1 keeps it."""
+    return conv(inputs, outputs, kernel=5, stride=stride, padding=padding, bias=True)
+
+
+def double():
+    """Doubles the size by repeating pixels."""
+    return nn.Upsample(scale_factor=2, mode="nearest")
+
+
+def leaky():
+    """The activation of all discriminators but one."""
+    return nn.LeakyReLU(0.2)
+
+
+def fakeface128_generator(size, inputs, width):
+    """1 → 4 → 8 → 16 → 32 px, a 3×3 layer, → 64 → 128 px."""
+    widths = [inputs, *map(width, (2048, 1024, 1024, 768, 512, 512))]
+    geometries = [(4, 1, 0), (4, 2, 1), (4, 2, 1), (4, 2, 1), (3, 1, 1), (4, 2, 1)]  # kernel, stride, padding
+    layers = [nn.Unflatten(1, [inputs, 1, 1])]
+    for before, after, geometry in zip(widths, widths[1:], geometries):
+        layers += [deconv(before, after, *geometry, bias=True), bn(after, momentum=0.5), nn.ReLU()]
+    return [*layers, deconv(widths[-1], 3, bias=True), nn.Tanh()]
+
+
+def fakeface128_discriminator(size, width, outputs):
+    """128 → 2 px in six halvings, then dense. The odd 385 is the source's."""
+    widths = list(map(width, (128, 256, 385, 768, 1024, 512)))
+    layers = [conv(3, widths[0], bias=True), leaky()]
+    for before, after in zip(widths, widths[1:]):
+        layers += [conv(before, after, bias=True), bn(after, momentum=0.5), leaky()]
+    return [*layers, nn.Flatten(), fc(widths[-1] * 2 * 2, outputs)]
+
+
+def dcgan5x5_generator(size, inputs, width):
+    """A sixteenth of the size, then four doublings."""
+    start, widths = size // 16, list(map(width, (512, 256, 128, 64)))
+    layers = [fc(inputs, widths[0] * start ** 2), nn.Unflatten(1, [widths[0], start, start]), bn(widths[0]), nn.ReLU()]
+    for before, after in zip(widths, widths[1:]):
+        layers += [deconv5(before, after), bn(after), nn.ReLU()]
+    return [*layers, deconv5(widths[-1], 3), nn.Tanh()]
+
+
+def dcgan5x5_discriminator(size, width, outputs):
+    """Four halvings, then dense."""
+    widths = list(map(width, (64, 128, 256, 512)))
+    layers = [conv5(3, widths[0]), leaky()]
+    for before, after in zip(widths, widths[1:]):
+        layers += [conv5(before, after), bn(after), leaky()]
+    return [*layers, nn.Flatten(), fc(widths[-1] * (size // 16) ** 2, outputs)]
+
+
+def tanh_upsample64_generator(size, inputs, width):
+    """Dense to 16 px, then two doublings. Nearly all of its weights are in the second dense layer."""
+    hidden, first, second = map(width, (1024, 128, 64))
+    flat = first * 16 * 16
+    bn_flat = nn.BatchNorm1D(flat, weight_attr=paddle.ParamAttr(initializer=bn_initializer))
+    return [fc(inputs, hidden), nn.Tanh(), fc(hidden, flat), bn_flat, nn.Tanh(), nn.Unflatten(1, [first, 16, 16]),
+            double(), conv5(first, second, stride=1), nn.Tanh(),
+            double(), conv5(second, 3, stride=1), nn.Tanh()]
+
+
+def tanh_upsample64_discriminator(size, width, outputs):
+    """64 → 32 → 28 → 14 px, then dense. The source judges reals and fakes in one batch: without batch norm, that is the same."""
+    first, second, hidden = map(width, (64, 128, 1024))
+    return [conv5(3, first, stride=1), nn.Tanh(), nn.MaxPool2D(2),
+            conv5(first, second, stride=1, padding=0), nn.Tanh(), nn.MaxPool2D(2),
+            nn.Flatten(), fc(second * 14 * 14, hidden), nn.Tanh(), fc(hidden, outputs)]
+
+
+def upsample48_generator(size, inputs, width):
+    """Dense to 6 px, then three doublings."""
+    widths = list(map(width, (512, 256, 128, 64)))
+    layers = [fc(inputs, widths[0] * 6 * 6), nn.ReLU(), nn.Unflatten(1, [widths[0], 6, 6])]
+    for before, after in zip(widths, widths[1:]):
+        layers += [double(), conv5(before, after, stride=1), bn(after, momentum=0.8), nn.ReLU()]
+    return [*layers, conv5(widths[-1], 3, stride=1), nn.Tanh()]
+
+
+def upsample48_discriminator(size, width, outputs):
+    """48 → 24 → 12 px, made 13 by zeros below and to the right, → 7 → 7 px, then dense."""
+    a, b, c, d = map(width, (64, 128, 256, 512))
+    return [conv5(3, a), leaky(), nn.Dropout(0.4),
+            conv5(a, b), nn.ZeroPad2D([0, 1, 0, 1]), bn(b, momentum=0.8), leaky(), nn.Dropout(0.4),
+            conv5(b, c), bn(c, momentum=0.8), leaky(), nn.Dropout(0.4),
+            conv5(c, d, stride=1), bn(d, momentum=0.8), leaky(), nn.Dropout(0.4),
+            nn.Flatten(), fc(d * 7 * 7, outputs)]
+
+
+def dcgan28_generator(size, inputs, width):
+    """Dense to 4 px, → 7 → 14 → 28 px."""
+    a, b, c = map(width, (1024, 512, 256))
+    return [fc(inputs, a * 4 * 4), nn.Unflatten(1, [a, 4, 4]), bn(a), leaky(), nn.Dropout(0.5),
+            deconv(a, b, stride=1, padding=0, bias=True), bn(b), leaky(), nn.Dropout(0.5),
+            deconv5(b, c), bn(c), leaky(), nn.Dropout(0.5),
+            deconv5(c, 3), nn.Tanh()]
+
+
+def dcgan28_discriminator(size, width, outputs):
+    """28 → 14 → 7 → 4 px, then dense."""
+    a, b, c = map(width, (64, 128, 256))
+    return [conv5(3, a), leaky(), nn.Dropout(0.5),
+            conv5(a, b), bn(b), leaky(), nn.Dropout(0.5),
+            conv5(b, c), bn(c), leaky(), nn.Dropout(0.5),
+            nn.Flatten(), fc(c * 4 * 4, outputs)]
+
+
+class Arch(NamedTuple):
+    """A pair of networks, the picture sizes (px) they are made for, the source's first, and its habits, options of train.py."""
+
+    generator: Callable
+    discriminator: Callable
+    sizes: tuple
+    habits: dict
+
+
+UNIFORM = {"noise": "uniform", "g_steps": 1}
+ZOO = {
+    "fakeface128": Arch(fakeface128_generator, fakeface128_discriminator, (128,), {"noise": "uniform01", "loss": "softmax"}),
+    "dcgan5x5": Arch(dcgan5x5_generator, dcgan5x5_discriminator, (48, *range(16, 257, 16)), UNIFORM),
+    "tanh-upsample64": Arch(tanh_upsample64_generator, tanh_upsample64_discriminator, (64,), UNIFORM),
+    "upsample48": Arch(upsample48_generator, upsample48_discriminator, (48,), {"g_steps": 1}),
+    "dcgan28": Arch(dcgan28_generator, dcgan28_discriminator, (28,), {**UNIFORM, "label_smoothing": 0.1}),
+}
+NAMES = ("dcgan", *ZOO)
+
+
+class ZooGenerator(nn.Sequential):
+    """Draws pictures: float32 [N, inputs] → float32 [N, 3, size, size] in [-1, 1]."""
+
+
+class ZooDiscriminator(nn.Sequential):
+    """Judges pictures: float32 [N, 3, size, size] in [-1, 1] → float32 logits [N]."""
+
+    def forward(self, pictures):
+        return to_logits(super().forward(pictures))
+
+
+def check_size(arch, size):
+    """Raises UserError where an architecture is not made for pictures of `size` px."""
+    usual, *others = (64, *SIZES) if arch == "dcgan" else ZOO[arch].sizes
+    if size not in (usual, *others):
+        sizes = ", ".join(map(str, sorted({usual, *others})))
+        raise UserError(f"--arch {arch}: draws pictures of {sizes} px, but the packed faces have {size}; pack them again: "
+                        f"python pretreat.py --size {usual} --out imgs{usual}, then train.py --data imgs{usual}")
+
+
+class Plan(NamedTuple):
+    """All that is needed to build a generator."""
+
+    arch: str = "dcgan"
+    size: int = 64  # height and width of its pictures, px
+    z_dim: int = 100  # how many random numbers a face is drawn from
+    noise: str = "normal"  # their distribution, a name in randomness.NOISES
+    labels: dict = {}  # of a conditional generator: attribute → the share of the training faces that have it
+    channels: int = 64
+    up: str = "deconv"  # for dcgan, a name in network.UPSAMPLINGS
+
+
+def build_generator(plan):
+    """An untrained generator; its `plan` stays with it."""
+    inputs = plan.z_dim + len(plan.labels)
+    if plan.arch == "dcgan":
+        generator = Generator(plan.size, inputs, plan.channels, plan.up)
+    else:
+        generator = ZooGenerator(*ZOO[plan.arch].generator(plan.size, inputs, scaled_by(plan.channels)))
+    generator.size, generator.plan = plan.size, plan
+    return generator
+
+
+def build_discriminator(size, options):
+    """An untrained discriminator for a training run's options; one that takes labels where the run is conditional."""
+    outputs = 2 if options.loss == "softmax" else 1
+    if options.arch == "dcgan":
+        discriminator = Discriminator(size, options.channels, options.spectral_norm, outputs)
+    else:
+        discriminator = ZooDiscriminator(*ZOO[options.arch].discriminator(size, scaled_by(options.channels), outputs))
+    if not options.labels:
+        return discriminator
+    return ConditionalDiscriminator(discriminator, len(options.labels), options.spectral_norm)
+
+
+def scaled_by(channels):
+    """A function from a layer's published width, which is for 64 channels, to its width."""
+    return lambda published: max(1, round(published * channels / 64))
