@@ -19,7 +19,7 @@ def read_list(path):
                         "CelebA's list_attr_celeba.txt, or a list like it") from None
     names = lines[1].split() if len(lines) > 1 else []
     if not names or not lines[0].strip().isdigit():
-        raise UserError(f"--attributes {path}: is not a list of attributes; its first line must be a count, its second their names")
+        raise UserError(f"--attributes {path}: is not a list of attributes: a count, then a line with their names")
     rows = {}
     for number, line in enumerate(lines[2:], start=3):
         picture, *values = line.split() or [""]

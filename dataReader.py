@@ -128,7 +128,8 @@ class DataReader:
     def batches(self, start_step=0):
         """Yields (faces, labels) for the steps start_step, start_step + 1, …, without end.
 
-        Faces are float32 tensors [B, 3, S, S] in [-1, 1]; labels float32 [B, K] of -1 and 1, or None where none are given. Which faces a step gets depends on (seed, step) alone. An epoch leaves out what does not fill a batch.
+        Faces are float32 tensors [B, 3, S, S] in [-1, 1]; labels float32 [B, K] of -1 and 1, or None where none are given.
+        Which faces a step gets depends on (seed, step) alone. An epoch leaves out what does not fill a batch.
         """
         with ThreadPoolExecutor(1, "reader") as thread:
             step = start_step

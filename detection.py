@@ -46,7 +46,7 @@ def find_faces(image):
 def cut_face(image, points, size, margin=MARGIN):
     """Turns, moves and scales a picture so that a face's `points` come to lie on POINTS: uint8 [size, size, 3].
 
-    `margin` is in px of 64; with another than MARGIN the face is larger or smaller. What lies outside the photo continues its edge.
+    `margin` is in px of 64; with another than MARGIN the face is larger or smaller. Beyond the photo its edge goes on.
     Raises ValueError for a face that would have to be enlarged too much.
     """
     from skimage.transform import estimate_transform, warp  # imported where it is needed: it takes a quarter of a second

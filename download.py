@@ -60,8 +60,9 @@ def receive(url, part, had):
         if answer.status != 206:  # the whole file, from its beginning
             had = 0
         total = had + answer.length if answer.length is not None else None
+        name = part.name.removeprefix(".part-")
         with (open(part, "ab" if had else "wb") as file,
-              tqdm(total=total, initial=had, desc=part.name.removeprefix(".part-"), unit="B", unit_scale=True, disable=None) as bar):
+              tqdm(total=total, initial=had, desc=name, unit="B", unit_scale=True, disable=None) as bar):
             while block := answer.read(BLOCK):
                 file.write(block)
                 bar.update(len(block))

@@ -4,7 +4,8 @@
     python evaluate.py --fake pictures/         # any folder of pictures, from any program; also a .npy of packed faces
     python evaluate.py --fid                    # also FID and KID, which need a network's weights (100 MB, fetched once)
 
-Writes scores.json and report.png (the faces, their nearest training faces, and the scores as bars).
+Writes scores.json and report.png (the faces, their nearest training faces, and the scores as bars); of weights that were trained
+with --conditional also attributes.png, the same seeds with and without each attribute.
 """
 import runtime  # noqa: I001  (first: it prepares the CPU before Paddle is imported)
 
@@ -117,11 +118,11 @@ def table(scores):
 def judge_discriminator(path, fakes, heldout, known, fingerprint):
     """How often a run's own discriminator was right, by kind of face, printed and returned.
 
-    {} where no checkpoint lies beside the generator, or one that was trained on other faces than these.
+    {} where no checkpoint lies beside the generator, or one that was trained on other faces than these, or with their labels.
     """
     path = path.with_name("checkpoint.safetensors")
     facts = read_facts(path)
-    if facts is None or facts["options"]["pictures"] != fingerprint:
+    if facts is None or facts["options"]["pictures"] != fingerprint or facts["options"].get("labels"):
         return {}
     discriminator = load_discriminator(path, fakes.shape[1])
     right = {"training faces": float((metrics.judge_all(discriminator, known) > 0).mean()),
@@ -130,6 +131,25 @@ def judge_discriminator(path, fakes, heldout, known, fingerprint):
     print("the discriminator of the run is right on " + ", ".join(f"{share:.1%} of {name}" for name, share in right.items())
           + (": it knows the training faces by heart" if right["training faces"] > right["held-out faces"] + 0.1 else ""))
     return right
+
+
+def judge_attributes(generator, options):
+    """Whether a conditional generator draws what it is asked for, printed and returned, with a figure; {} where it is none."""
+    if not generator or not generator.plan.labels:
+        return {}
+    names = list(generator.plan.labels)
+    if not set(names) <= set(DataReader(options.real, 1).manifest.get("attributes", [])):
+        print(f"note: {options.real} has no labels by which to tell whether the attributes are there (pretreat.py --attributes)")
+        return {}
+    training, heldout = (DataReader(options.real, 1, split=split, conditional=",".join(names)) for split in ("train", "heldout"))
+    shown = metrics.attributes_shown(generator, training, heldout, options.seed)
+    print("\na small network, trained on the labels of real faces, is right about"
+          + "".join(f"\n{name:18}" + ", ".join(f"{share:.1%} {what}" for what, share in shares.items())
+                    for name, shares in shown.items()))
+    rows = {f"{'' if label > 0 else 'not '}{name}": draw_faces(generator, face_inputs(generator.plan, range(12), {name: label}))
+            for name in names for label in (-1, 1)}
+    figures.save_rows(options.out / "attributes.png", rows)
+    return shown
 
 
 def main():
@@ -169,10 +189,11 @@ def main():
     scores = {name: score(some, reals, options.seed) for name, some in sets.items()}
     print(f"\n{table(scores)}\n\n{LEGEND}")
     right = judge_discriminator(path, fakes, real_faces, known_faces, training.fingerprint())
+    shown = judge_attributes(generator, options)
 
     write_json(options.out / "scores.json", {
         "fake": str(path), "real": options.real, "n": count, "seed": options.seed, "scores": scores,
-        "weights were trained on the rest of these faces": same_split, "discriminator is right": right})
+        "weights were trained on the rest of these faces": same_split, "discriminator is right": right, "attributes": shown})
     closest = sets["generated"].distances.argsort()[:10]
     copied = training.faces[training.rows[places[1][closest]]]
     figures.save_report(options.out / "report.png", fakes[:100], real_faces[:100], fakes[closest], copied, scores)

@@ -6,11 +6,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import paddle
+import paddle.nn as nn
+import paddle.nn.functional as F
 from scipy.linalg import eigh
 from scipy.ndimage import correlate1d, gaussian_filter
 
-from dataReader import normalise
 import zoo
+from dataReader import normalise
 from network import SIZES, Discriminator, bce_d_loss, draw_faces
 from randomness import draws, face_inputs
 from runtime import usable_cpus
@@ -100,8 +102,8 @@ def ms_ssim(faces, seed=0):
         likeness = (luminance * contrast if last else contrast).mean(axis=(1, 2, 3))
         result = result * likeness.clip(0) ** weight
         if not last:
-            half_size = one.shape[2] // 2  # of an odd size the last row and column are left out
-            one, other = (some[:, :, :2 * half_size, :2 * half_size].reshape(half, 3, half_size, 2, half_size, 2).mean(axis=(3, 5))
+            side = one.shape[2] // 2  # of an odd size the last row and column are left out
+            one, other = (some[:, :, :2 * side, :2 * side].reshape(half, 3, side, 2, side, 2).mean(axis=(3, 5))
                           for some in (one, other))
     return float(result.mean())
 
@@ -218,3 +220,30 @@ def pca_faces(faces, seed=0, components=100):
     deviations = vectors.T @ (flat - mean) / np.sqrt(len(faces) - 1)  # each component times its standard deviation
     drawn = mean + draws(seed, "PCA").standard_normal((len(faces), components), dtype=np.float32) @ deviations
     return drawn.round().clip(0, 255).astype(np.uint8).reshape(faces.shape)
+
+
+def attributes_shown(generator, training, heldout, seed=0, updates=500, faces=500):
+    """Whether the attributes that a conditional generator is asked for are there: name → three shares of right answers.
+
+    They are those of a small network, trained on the labels of the real `training` faces (a DataReader with the attributes as
+    labels), on `heldout` ones, on faces drawn with the attribute, and on such without.
+    """
+    plan = generator.plan
+    paddle.seed(seed)
+    judge = nn.Sequential(*Discriminator(plan.size, 16, outputs=len(plan.labels)), nn.Flatten())
+    adam = paddle.optimizer.Adam(1e-3, parameters=[weight for weight in judge.parameters() if not weight.stop_gradient])
+    for update in range(updates):
+        places = draws(seed, "attribute batch", update).permutation(training.rows)[:64]
+        wanted = paddle.to_tensor((training.labels_given[places] > 0).astype(np.float32))
+        F.binary_cross_entropy_with_logits(judge(normalise(padded(training.faces[places]))), wanted).backward()
+        adam.step()
+        adam.clear_grad()
+    judge.eval()
+    right = (judge_all(judge, padded(heldout.faces[heldout.rows])) > 0) == (heldout.labels_given[heldout.rows] > 0)
+    shown = {}
+    for place, name in enumerate(plan.labels):
+        shown[name] = {"held-out faces": float(right[:, place].mean())}
+        for what, label in (("asked for", 1), ("asked against", -1)):
+            drawn = draw_faces(generator, face_inputs(plan, range(seed, seed + faces), {name: label}))
+            shown[name][what] = float(((judge_all(judge, padded(drawn))[:, place] > 0) == (label > 0)).mean())
+    return shown

@@ -175,7 +175,7 @@ def read_options():
     parser = runtime.Parser(__doc__)
     add = parser.add_argument
     add("--input", nargs="+", metavar="PATH", help="folders and .zip files of photos (default: CelebA, where it is found)")
-    add("--download", action="store_true", help=f"fetch CelebA's aligned pictures to {CELEBA}.zip first, where they are not there")
+    add("--download", action="store_true", help=f"fetch CelebA's aligned pictures to {CELEBA}.zip first, unless it is there")
     add("--url", default=CELEBA_URL, help="where from (default: CelebA's own place at Google Drive)")
     add("--out", type=Path, default=Path("imgs"), metavar="DIR", help="(default: imgs)")
     add("--size", type=runtime.number(int, 8, 1024), default=64, help="height and width of a face, px (default: 64)")

@@ -50,7 +50,8 @@ def parse_options(description):
     add("--spectral-norm", action="store_true", help="spectral normalisation of D's weights in place of batch norm")
 
     # what they learn from
-    add("--where", default="", metavar="A=1,B=-1", help="train on the faces with these attributes alone (pretreat.py --attributes)")
+    add("--where", default="", metavar="A=1,B=-1",
+        help="train on the faces with these attributes alone (pretreat.py --attributes)")
     add("--conditional", default="", metavar="A,B",
         help="learn what these attributes look like, for generator.py --attr A=1 (pretreat.py --attributes)")
     add("--batch", type=number(int, 2), default=16, help="faces a step, over all devices (default: 16)")

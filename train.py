@@ -125,7 +125,8 @@ def train(options, reader, players, folder, start_step, total_steps, seconds):
     heldout = reader.held_out_faces(round(metrics.QUICK_FACES * min(1, (64 / reader.size) ** 2)))
     evaluates = len(heldout) >= FEWEST_HELD_OUT
     if not evaluates:
-        print(f"no scores: {len(heldout)} faces held out of training are too few; {FEWEST_HELD_OUT} are enough (pretreat.py --holdout)")
+        print(f"no scores: {len(heldout)} faces held out of training are too few; {FEWEST_HELD_OUT} are enough "
+              "(pretreat.py --holdout)")
 
     def sample():
         ranks.average_statistics(players.average)
@@ -244,7 +245,8 @@ def main():
                         where=options.where, conditional=options.conditional)
     zoo.check_size(options.arch, reader.size)
     options.pictures, options.labels = reader.fingerprint(), reader.label_shares()
-    print(f"data: {len(reader)} faces of {reader.size} px in {options.data}{', where ' + options.where if options.where else ''}, "
+    which = f" with {options.where}" if options.where else ""
+    print(f"data: {len(reader)} faces{which} of {reader.size} px in {options.data}, "
           f"{reader.batches_per_epoch} batches of {reader.batch_size} an epoch")
     recipe.settle_augmentation(options, len(reader))
     device = runtime.choose_device(options.device)

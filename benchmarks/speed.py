@@ -332,7 +332,8 @@ def main():
         raise runtime.UserError("--readme writes the whole table: give --torch, and no sections")
     with tempfile.TemporaryDirectory() as place:
         place = Path(place)
-        facts = {"arch": "dcgan", "size": 64, "z_dim": 100, "channels": 64, "up": "deconv", "noise": "normal", "labels": {}, "step": 0, "images_seen": 0,
+        facts = {"arch": "dcgan", "size": 64, "z_dim": 100, "channels": 64, "up": "deconv", "noise": "normal", "labels": {},
+                 "step": 0, "images_seen": 0,
                  "data": "none", "pictures": "", "seed": 0, "scores": {}}
         checkpoint.save_generator(place / "weights.safetensors", Generator(), facts)
         for section in options.sections or MEASURES:

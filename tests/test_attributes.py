@@ -1,6 +1,5 @@
 """Labels: packed along, trained on in part, learned, and asked for."""
 import json
-from types import SimpleNamespace
 
 import numpy as np
 import paddle
@@ -77,6 +76,10 @@ def test_a_conditional_run_draws_what_is_asked(packed, command, tmp_path):
     assert (np.minimum(abs(either - bright), abs(either - dark)) == 0).all()  # a seed decides what is not asked for
     assert command(generator, "--weights", weights, "--attr", "Brigt=1").err.count("perhaps Bright?") == 1
 
+    result = command(evaluate, "--fake", weights, "--real", packed, "--out", tmp_path / "evaluation")
+    shares = json.loads((tmp_path / "evaluation" / "scores.json").read_text())["attributes"]["Bright"]
+    assert result.status == 0 and min(shares.values()) > 0.95 and (tmp_path / "evaluation" / "attributes.png").exists()
+
 
 def test_a_projection_is_added_to_the_logit():
     """Miyato & Koyama 2018, equation 4, with the features summed over the map."""
@@ -96,7 +99,8 @@ def test_a_run_goes_on_only_with_the_same_labels(packed, command, tmp_path):
                        *arguments)
 
     assert run("--steps", 2, "--conditional", "Bright").status == 0
-    assert "--conditional" in run("--steps", 3).err and "--where" in run("--steps", 3, "--conditional", "Bright", "--where", "Odd=1").err
+    assert "--conditional" in run("--steps", 3).err
+    assert "--where" in run("--steps", 3, "--conditional", "Bright", "--where", "Odd=1").err
     assert run("--steps", 3, "--conditional", "Bright").status == 0
     assert "generator.deconv1.weight" in read_tensors(tmp_path / "run" / "checkpoint.safetensors")[0]
 

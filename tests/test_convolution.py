@@ -32,8 +32,13 @@ def test_both_layers_are_paddles_own(kernel, stride, padding, large, small):
             nn.Conv2D(5, 7, kernel, stride, padding, bias_attr=False), large)
     compare(Conv2D(5, 7, kernel, stride, padding, None, bias=True), nn.Conv2D(5, 7, kernel, stride, padding), large)
     assert Conv2D(5, 7, kernel, stride, padding, None)(paddle.ones([2, 5, large, large])).shape == [2, 7, small, small]
-    compare(Conv2DTranspose(5, 7, kernel, stride, padding, None),
-            nn.Conv2DTranspose(5, 7, kernel, stride, padding, bias_attr=False), small)
+    added = 1 if kernel == 5 and stride == 2 else 0  # so that it doubles the size
+    for bias in (False, None):
+        compare(Conv2DTranspose(5, 7, kernel, stride, padding, None, bias is None),
+                nn.Conv2DTranspose(5, 7, kernel, stride, padding, added, bias_attr=bias), small)
+    if stride == 2:
+        doubled = Conv2DTranspose(5, 7, kernel, stride, padding, None)(paddle.ones([2, 5, small, small]))
+        assert doubled.shape == [2, 7, 2 * small, 2 * small]
 
 
 def test_a_frozen_layer_still_passes_gradients_on():

@@ -9,8 +9,8 @@ import checkpoint
 import evaluate
 import figures
 import pretreat
-from photos import Crop
 import train
+from photos import Crop
 
 SETS = ["generated", "training faces", "PCA faces", "blurred faces", "random generator", "noise"]
 

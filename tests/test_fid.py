@@ -1,9 +1,7 @@
 import hashlib
-import http.server
 import io
 import pickle
 import sys
-import threading
 import types
 import warnings
 import zipfile

@@ -321,7 +321,7 @@ def test_celeba_is_fetched_where_it_is_not_there(tmp_path, command, monkeypatch,
 
 def test_pictures_in_flight_are_bounded(monkeypatch):
     decoded = []
-    monkeypatch.setattr(pretreat, "cut_faces", lambda data, size, crop: decoded.append(1) or [np.zeros((size, size, 3), np.uint8)])
+    monkeypatch.setattr(pretreat, "cut_faces", lambda _, size, crop: decoded.append(1) or [np.zeros((size, size, 3), np.uint8)])
     pictures = [photos.Picture("a.png", bytes)] * 100 * pretreat.CHUNK
     chunks = pretreat.decode_all(pictures, 8, photos.Crop(), workers=2)
     next(chunks)

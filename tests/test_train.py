@@ -290,7 +290,7 @@ def test_faces_of_a_size_without_a_network(command, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     command(pretreat, "--size", 48)
     result = command(train, "--device", "cpu")
-    assert result.status == 2 and "48 px" in result.err and "--size" in result.err
+    assert result.status == 2 and "have 48" in result.err and "--size 64" in result.err
 
 
 def test_options_are_written_before_the_first_step(training, tmp_path, monkeypatch):

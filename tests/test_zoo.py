@@ -3,7 +3,6 @@ import json
 from types import SimpleNamespace
 
 import numpy as np
-import paddle
 import pytest
 
 import evaluate
@@ -63,7 +62,8 @@ def norm(*widths):
 def test_parameters_are_those_of_the_sources(arch, in_generator, in_discriminator):
     """Counted as Keras counts: with the running statistics of batch normalisation."""
     networks = built(arch, loss="softmax" if arch == "fakeface128" else "bce")
-    assert [sum(weight.size for weight in network.state_dict().values()) for network in networks] == [in_generator, in_discriminator]
+    for network, parameters in zip(networks, (in_generator, in_discriminator)):
+        assert sum(weight.size for weight in network.state_dict().values()) == parameters
 
 
 def test_65536_parameters_of_tanh_upsample64_are_statistics():

@@ -1,0 +1,164 @@
+"""Collecting photos, from a server on loopback that misbehaves in every way."""
+import hashlib
+import http.server
+import io
+import json
+import threading
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import collect
+
+
+def photo(number, kind="jpeg", scale=8):
+    """A picture that looks like no other number's, but the same in any size and format."""
+    coarse = np.random.default_rng(number).integers(0, 256, (16, 17, 3)).astype(np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(coarse).resize((17 * scale, 16 * scale), Image.Resampling.NEAREST).save(file, kind)
+    return file.getvalue()
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    """What is asked for decides how it misbehaves."""
+
+    def do_GET(self):
+        self.server.asked.append(self.path)
+        name = self.path.rpartition("/")[2]
+        if name.startswith("to-"):
+            self.send_response(302)
+            self.send_header("Location", self.server.other if name == "to-private" else "/" + name[3:].replace("loop", "to-loop"))
+            self.end_headers()
+        elif name == "missing":
+            self.send_error(404)
+        elif name == "flaky" and self.server.asked.count(self.path) < 3:
+            self.send_error(503)
+        else:
+            self.send_response(200)
+            self.end_headers()  # no length: the connection's end is the end
+            try:
+                while name == "endless":
+                    self.wfile.write(bytes(2 ** 16))
+                while name == "slow":
+                    self.wfile.write(b"x")
+                    time.sleep(0.05)
+                self.wfile.write(b"<html>Log in</html>" if name == "page.jpg" else
+                                 photo(97, "png", 20) if name == "same" else photo(sum(name.encode())))
+            except OSError:
+                pass
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def web(monkeypatch):
+    """web.url is where a Handler listens; web.other, on another port, stands for one's router."""
+    servers = [http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) for _ in range(2)]
+    for server in servers:
+        server.url, server.asked = f"http://127.0.0.1:{server.server_port}", []
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    servers[0].other, servers[0].router = servers[1].url + "/admin", servers[1]
+    monkeypatch.setattr(collect, "PAUSE", 0)
+    monkeypatch.setattr(collect, "MOST_SECONDS", 1)
+    yield servers[0]
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.fixture
+def gather(web, command, tmp_path):
+    """gather("a", "b") collects from these paths of the server into tmp_path/photos."""
+
+    def gather(*names, num=50):
+        (tmp_path / "urls.txt").write_text("# photos\n" + "\n".join(
+            name if ":" in name else f"{web.url}/{name}" for name in names) + "\n")
+        return command(collect, "--urls", tmp_path / "urls.txt", "--num", num, "--out", tmp_path / "photos")
+
+    return gather
+
+
+def pictures(folder):
+    return {path.name for path in folder.iterdir() if path.suffix != ".jsonl"}
+
+
+def test_good_pictures_are_kept_and_the_rest_is_told(gather, web, tmp_path):
+    result = gather("one", "two", "flaky", "to-three", "missing", "page.jpg", "endless", "slow", "to-loop", "to-private",
+                    "ftp://127.0.0.1/x.jpg", "http://[broken/", "http://127.0.0.1:9/nobody.jpg")
+    assert result.status == 0 and "4 photos" in result.out and "belong to" in result.out and "--crop face" in result.out
+    for reason in ("status 404", "not a picture", "larger than 20 MiB", "took longer", "sent on and on", "private address",
+                   "2 (not a web address)", "no answer"):
+        assert reason in result.out, reason
+    assert len(pictures(tmp_path / "photos")) == 4 and web.router.asked == []
+    for name in pictures(tmp_path / "photos"):
+        assert name.endswith(".jpg") and Image.open(tmp_path / "photos" / name).format == "JPEG"
+
+
+def test_what_looks_the_same_is_kept_once(gather, tmp_path):
+    result = gather("a", "same", "again/a", "b")  # "same" is larger, and a .png
+    assert result.status == 0 and len(pictures(tmp_path / "photos")) == 2 and "2 (there already)" in result.out
+
+
+def test_no_name_leads_out_of_the_folder(gather, tmp_path):
+    before = {path.name for path in tmp_path.iterdir()}
+    gather("../../evil.jpg", "..%2f..%2fevil.png", "a%00b", "x" * 300)
+    assert {path.name for path in tmp_path.iterdir()} == before | {"urls.txt", "photos"}
+    assert len(pictures(tmp_path / "photos")) == 4 and all(len(name) == 20 for name in pictures(tmp_path / "photos"))
+
+
+def test_the_same_command_goes_on(gather, web, tmp_path):
+    gather("a", "b", "missing", "c", num=2)
+    assert len(pictures(tmp_path / "photos")) == 2
+    with open(tmp_path / "photos" / "collected.jsonl", "a") as log:
+        log.write('{"url": "cut o')
+    asked = len(web.asked)
+    result = gather("a", "b", "missing", "c", "d", num=4)
+    assert result.status == 0 and len(pictures(tmp_path / "photos")) == 4
+    assert not set(web.asked[asked:]) & {"/a", "/b"}
+    lines = (tmp_path / "photos" / "collected.jsonl").read_text().splitlines()
+    assert sum("file" in json.loads(line) for line in lines if "cut o" not in line) == 4
+
+
+def test_private_addresses_that_a_search_finds_are_not_asked(web, tmp_path):
+    entry, content = collect.obtain(collect.Fetcher(trusted=False), web.url + "/one")
+    assert content is None and "private" in entry["reason"] and web.asked == []
+
+
+def test_a_host_is_not_asked_too_often(web, monkeypatch):
+    monkeypatch.setattr(collect, "PAUSE", 0.2)
+    fetcher, start = collect.Fetcher(trusted=True), time.monotonic()
+    for name in "abc":
+        fetcher.fetch(f"{web.url}/{name}")
+    assert time.monotonic() - start >= 0.4
+
+
+def test_a_keyword_is_searched_for(command, tmp_path, monkeypatch):
+    """Baidu's answer, in its own encoding of addresses."""
+    pytest.importorskip("icrawler")
+    import requests
+
+    asked = []
+
+    def get(self, url, **_):
+        asked.append(url)
+        data = [{"hoverURL": f"http://127.0.0.1/{len(asked)}-{i}.jpg"} for i in range(30)]
+        return type("Answer", (), {"content": json.dumps({"data": data}).encode()})()
+
+    monkeypatch.setattr(requests.Session, "get", get)
+    monkeypatch.setattr(collect, "obtain", lambda fetcher, url: (
+        {"url": url, "file": url.rpartition("/")[2], "looks": hashlib.sha256(url.encode()).hexdigest()}, photo(0)))
+    result = command(collect, "--keyword", "人脸", "--num", 15, "--out", tmp_path / "photos")
+    assert result.status == 0 and "人脸" in asked[0] and "45 photos" in result.out and len(pictures(tmp_path / "photos")) == 15
+
+
+def test_what_cannot_work_gets_a_sentence(command, tmp_path):
+    result = command(collect, "--urls", tmp_path / "missing.txt", "--out", tmp_path / "photos")
+    assert result.status == 2 and "missing.txt" in result.err
+    assert command(collect).status == 2
+    (tmp_path / "empty.txt").touch()
+    result = command(collect, "--urls", tmp_path / "empty.txt", "--out", tmp_path / "photos")
+    assert result.status == 1 and "no photo" in result.err
