@@ -40,16 +40,16 @@ def fakeface128_generator(size, inputs, width):
     geometries = [(4, 1, 0), (4, 2, 1), (4, 2, 1), (4, 2, 1), (3, 1, 1), (4, 2, 1)]  # kernel, stride, padding
     layers = [nn.Unflatten(1, [inputs, 1, 1])]
     for before, after, geometry in zip(widths, widths[1:], geometries):
-        layers += [deconv(before, after, *geometry, bias=True), bn(after, momentum=0.5), nn.ReLU()]
-    return [*layers, deconv(widths[-1], 3, bias=True), nn.Tanh()]
+        layers += [deconv(before, after, *geometry), bn(after, momentum=0.5), nn.ReLU()]
+    return [*layers, deconv(widths[-1], 3), nn.Tanh()]
 
 
 def fakeface128_discriminator(size, width, outputs):
     """128 → 2 px in six halvings, then dense. The odd 385 is the source's."""
     widths = list(map(width, (128, 256, 385, 768, 1024, 512)))
-    layers = [conv(3, widths[0], bias=True), leaky()]
+    layers = [conv(3, widths[0]), leaky()]
     for before, after in zip(widths, widths[1:]):
-        layers += [conv(before, after, bias=True), bn(after, momentum=0.5), leaky()]
+        layers += [conv(before, after), bn(after, momentum=0.5), leaky()]
     return [*layers, nn.Flatten(), fc(widths[-1] * 2 * 2, outputs)]
 
 

@@ -35,9 +35,9 @@ def packed(tmp_path_factory):
     return pack
 
 
-def layer(kernel, *widths):
+def layer(kernel, *widths, biases=1):
     """The parameters of a convolution, or of a dense layer, which is one with a kernel of 1, and the like in a row."""
-    return sum(kernel ** 2 * before * after + after for before, after in zip(widths, widths[1:]))
+    return sum(kernel ** 2 * before * after + biases * after for before, after in zip(widths, widths[1:]))
 
 
 def norm(*widths):
@@ -48,8 +48,9 @@ def norm(*widths):
 @pytest.mark.parametrize("arch, in_generator, in_discriminator", [
     ("tanh-upsample64", 34_031_363, 25_901_953),
     ("fakeface128",
-     layer(4, 100, 2048, 1024, 1024, 768) + layer(3, 768, 512) + layer(4, 512, 512, 3) + norm(2048, 1024, 1024, 768, 512, 512),
-     layer(4, 3, 128, 256, 385, 768, 1024, 512) + norm(256, 385, 768, 1024, 512) + layer(1, 512 * 2 * 2, 2)),
+     layer(4, 100, 2048, 1024, 1024, 768, biases=0) + layer(3, 768, 512, biases=0) + layer(4, 512, 512, 3, biases=0)
+     + norm(2048, 1024, 1024, 768, 512, 512),
+     layer(4, 3, 128, 256, 385, 768, 1024, 512, biases=0) + norm(256, 385, 768, 1024, 512) + layer(1, 512 * 2 * 2, 2)),
     ("dcgan5x5",
      layer(1, 100, 512 * 3 * 3) + layer(5, 512, 256, 128, 64, 3) + norm(512, 256, 128, 64),
      layer(5, 3, 64, 128, 256, 512) + norm(128, 256, 512) + layer(1, 512 * 3 * 3, 1)),
