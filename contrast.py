@@ -1,41 +1,154 @@
-"""Real and generated faces side by side, as one figure.
+"""Looks at a generator: its faces beside real ones, and what lies between and around them.
 
     python contrast.py                          # imgs/ and what generator.py draws with → Generate/contrast.png
+    python contrast.py --walk 1,5,9             # from face to face and back → Generate/walk.gif (--out …mp4, or …png: a strip)
+    python contrast.py --sweep 0-9 --seed 7     # what the first ten numbers of z change in face 7 → Generate/sweep.png
+    python contrast.py --timelapse Output       # how the faces of a run grew → Generate/timelapse.gif
+    python contrast.py --neighbours             # each face beside the training faces nearest to it → Generate/neighbours.png
 """
 import runtime  # noqa: I001  (first: it prepares the CPU before Paddle is imported)
 
+from functools import partial
 from pathlib import Path
 
+import numpy as np
+from PIL import Image
+
 import figures
+import metrics
 from checkpoint import describe_generator, find_generator, load_generator
 from dataReader import DataReader
 from network import draw_faces
-from randomness import face_inputs
+from randomness import LIMITS, between, face_inputs
+from runtime import UserError
+
+FRAMES = 24  # from one face of a walk to the next
+IN_STRIP = 8
+SECONDS = 2  # from one face of a walk to the next; a run's film has 10 frames a second
+COLUMNS = 9  # values that a number of z takes in a sweep
+SIDE = 256  # px of a walk's pictures, about
+
+
+def read_options():
+    """Every option of the command."""
+    parser = runtime.Parser(__doc__)
+    add = parser.add_argument
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--walk", type=runtime.seed_list, metavar="SEEDS", help="from the first of these faces to the next, and back")
+    what.add_argument("--sweep", type=runtime.seed_list, metavar="PLACES", help="change these numbers of z, counted from 0, one by one")
+    what.add_argument("--timelapse", type=Path, metavar="RUN", help="the sample grids of a run's folder, as a film")
+    what.add_argument("--neighbours", action="store_true", help="the training faces nearest to each generated one")
+    add("--n", type=runtime.number(int, 1), help="how many faces (default: 64 on each side; with --neighbours 8)")
+    add("--seed", type=runtime.number(int, 0), default=0, help="the first of the generated faces (default: 0)")
+    add("--data", default="imgs", metavar="DIR", help="packed faces (default: imgs)")
+    add("--weights", metavar="FILE", help="what train.py saved (default: those that generator.py draws with)")
+    add("--out", type=partial(runtime.picture_path, endings=(".png", ".jpg", ".jpeg", ".webp", ".gif", ".mp4")), metavar="FILE",
+        help="(default: in Generate/, named after what it shows)")
+    add("--device", choices=("auto", "cpu", "gpu"), default="auto", help="(default: auto, a GPU where there is one)")
+    return parser.parse_args()
+
+
+def out_path(options, default, film=False):
+    """Where the picture goes. Raises UserError where its ending is of another kind than what is shown."""
+    path = options.out or Path("Generate") / default
+    if path.suffix.lower() in (".gif", ".mp4") and not film:
+        raise UserError(f"--out {path}: this is one picture, not a film; name a .png file")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def save_film(path, frames, seconds):
+    """A film, of any kind. Raises UserError where .mp4 cannot be written here."""
+    try:
+        figures.save_film(path, frames, seconds)
+    except ImportError as error:
+        raise UserError(f"--out {path}: .mp4 needs packages that are not installed ({error}); type: pip install imageio[ffmpeg], "
+                        "or name a .gif file") from None
+
+
+def contrast(generator, options):
+    """Real faces on the left, generated ones on the right."""
+    reals = DataReader(options.data, options.n or 64, seed=options.seed).gather(0)[0]
+    fakes = draw_faces(generator, face_inputs(generator.plan, range(options.seed, options.seed + len(reals))))
+    path = out_path(options, "contrast.png")
+    figures.save_titled_grids(path, {"Real faces": reals, "Generated faces": fakes})
+    return f"{len(reals)} real and as many generated faces: {path}"
+
+
+def walk(generator, options):
+    """The way through the faces of some seeds and back to the first."""
+    if len(options.walk) < 2:
+        raise UserError("--walk: name two seeds or more, such as 1,5,9")
+    path = out_path(options, "walk.gif", film=True)
+    strip = path.suffix.lower() not in (".gif", ".mp4", ".webp")
+    z = face_inputs(generator.plan, options.walk)
+    steps, ends = (IN_STRIP, z[1:]) if strip else (FRAMES, np.roll(z, -1, axis=0))
+    inputs = np.concatenate([between(generator.plan, one, other, steps) for one, other in zip(z, ends)])
+    if strip:
+        faces = draw_faces(generator, np.concatenate([inputs, z[-1:]]))
+        figures.save_picture(path, figures.grid(faces, columns=len(faces)))
+    else:
+        faces = draw_faces(generator, inputs)
+        larger = max(1, SIDE // generator.size)
+        save_film(path, faces.repeat(larger, axis=1).repeat(larger, axis=2), SECONDS * len(options.walk))
+    return f"{len(faces)} faces on the way through {len(options.walk)} seeds: {path}"
+
+
+def sweep(generator, options):
+    """One face, with one number of z changed at a time: a row for each."""
+    wrong = [place for place in options.sweep if place >= generator.plan.z_dim]
+    if wrong:
+        raise UserError(f"--sweep {wrong[0]}: z has {generator.plan.z_dim} numbers, counted from 0 to {generator.plan.z_dim - 1}")
+    values = np.linspace(*LIMITS[generator.plan.noise], COLUMNS, dtype=np.float32)
+    rows = {}
+    for place in options.sweep:
+        inputs = face_inputs(generator.plan, [options.seed]).repeat(len(values), axis=0)
+        inputs[:, place] = values
+        rows[f"z[{place}]"] = draw_faces(generator, inputs)
+    path = out_path(options, "sweep.png")
+    figures.save_rows(path, rows)
+    return f"face {options.seed}, with each of {len(rows)} numbers of z from {values[0]:.1f} to {values[-1]:.1f}: {path}"
+
+
+def timelapse(options):
+    """The sample grids of a run, one after the other; the last stays for two seconds."""
+    pictures = sorted((options.timelapse / "samples").glob("*.png"))
+    if not pictures:
+        raise UserError(f"--timelapse {options.timelapse}: has no samples/*.png; name the folder of a run of train.py")
+    frames = np.stack([np.asarray(Image.open(picture).convert("RGB")) for picture in pictures])
+    path = out_path(options, "timelapse.gif", film=True)
+    if path.suffix.lower() in (".png", ".jpg", ".jpeg"):
+        raise UserError(f"--out {path}: is one picture; name a .gif or .mp4 file")
+    save_film(path, np.concatenate([frames, frames[-1:].repeat(20, axis=0)]), len(frames) / 10 + 2)
+    return f"{len(frames)} sample grids, from {pictures[0].stem} to {pictures[-1].stem}: {path}"
+
+
+def neighbours(generator, options):
+    """Each generated face, and the training face nearest to it, beside the distance."""
+    training = DataReader(options.data, 1)
+    if training.size != generator.size:
+        raise UserError(f"--data {options.data}: its faces have {training.size} px, the generated ones {generator.size}; name those "
+                        "that the generator was trained on")
+    fakes = draw_faces(generator, face_inputs(generator.plan, range(options.seed, options.seed + (options.n or 8))))
+    distances, places = metrics.nearest(fakes, training)
+    path = out_path(options, "neighbours.png")
+    figures.save_rows(path, {"generated": fakes, "nearest training face": training.faces[training.rows[places]]})
+    return (f"{len(fakes)} faces above the training faces nearest to them, {distances.min():.0f} to {distances.max():.0f} grey levels "
+            f"away: {path}")
 
 
 def main():
     """The command: reads its options and draws the figure."""
-    parser = runtime.Parser(__doc__)
-    add = parser.add_argument
-    add("--n", type=runtime.number(int, 1), default=64, help="faces on each side (default: 64)")
-    add("--seed", type=runtime.number(int, 0), default=0, help="the first of the generated faces (default: 0)")
-    add("--data", default="imgs", metavar="DIR", help="packed faces (default: imgs)")
-    add("--weights", metavar="FILE", help="what train.py saved (default: those that generator.py draws with)")
-    add("--out", type=runtime.picture_path, default=Path("Generate/contrast.png"), metavar="FILE",
-        help="(default: Generate/contrast.png)")
-    add("--device", choices=("auto", "cpu", "gpu"), default="auto", help="(default: auto, a GPU where there is one)")
-    options = parser.parse_args()
-
-    reals = DataReader(options.data, options.n, seed=options.seed).gather(0)[0]
+    options = read_options()
+    if options.timelapse:
+        print(timelapse(options))
+        return
     runtime.choose_device(options.device)
     weights = options.weights or find_generator()
     generator, facts = load_generator(weights)
     print(f"{weights}: {describe_generator(facts)}")
-    seeds = range(options.seed, options.seed + len(reals))
-    fakes = draw_faces(generator, face_inputs(generator.plan, seeds))
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    figures.save_titled_grids(options.out, {"Real faces": reals, "Generated faces": fakes})
-    print(f"{len(reals)} real and as many generated faces: {options.out}")
+    show = walk if options.walk else sweep if options.sweep else neighbours if options.neighbours else contrast
+    print(show(generator, options))
 
 
 if __name__ == "__main__":

@@ -29,6 +29,22 @@ def save_picture(path, pixels):
         Image.fromarray(np.ascontiguousarray(pixels)).save(temporary, compress_level=1)
 
 
+def save_film(path, frames, seconds):
+    """Writes uint8 pictures [N, H, W, 3] as a film of so many seconds that starts anew; the ending says which: .gif, .mp4, .webp.
+
+    Raises ImportError for an .mp4 where the package imageio-ffmpeg is missing.
+    """
+    with replacing(path, durable=False) as temporary:
+        if path.suffix.lower() == ".mp4":
+            import imageio.v2 as imageio
+            import imageio_ffmpeg  # noqa: F401  (which writes it)
+
+            imageio.mimsave(temporary, list(frames), format="FFMPEG", fps=max(1, round(len(frames) / seconds)), macro_block_size=2)
+        else:
+            first, *others = [Image.fromarray(frame) for frame in frames]
+            first.save(temporary, save_all=True, append_images=others, duration=round(1000 * seconds / len(frames)), loop=0)
+
+
 def save_figure(path, figure):
     """Writes a matplotlib figure, atomically."""
     with replacing(path, durable=False) as temporary:

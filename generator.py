@@ -6,7 +6,6 @@
 """
 import runtime  # noqa: I001  (first: it prepares the CPU before Paddle is imported)
 
-import argparse
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -20,21 +19,6 @@ from randomness import face_inputs
 from runtime import UserError
 
 MOST_IN_GRID = 400
-
-
-def seed_list(text):
-    """An argparse type: "0,4-6" → [0, 4, 5, 6]."""
-    seeds = []
-    try:
-        for part in text.split(","):
-            first, _, last = part.partition("-")
-            first, last = int(first), int(last or first)
-            if last < first:
-                raise ValueError
-            seeds += range(first, last + 1)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"expected seeds like 0,4-6, not {text!r}") from None
-    return seeds
 
 
 def save_faces(folder, seeds, faces):
@@ -70,7 +54,7 @@ def main():
     add = parser.add_argument
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--n", type=runtime.number(int, 1), default=16, help="how many faces (default: 16)")
-    which.add_argument("--seeds", type=seed_list, metavar="LIST", help="these faces, such as 0,4-6, instead of --n")
+    which.add_argument("--seeds", type=runtime.seed_list, metavar="LIST", help="these faces, such as 0,4-6, instead of --n")
     add("--seed", type=runtime.number(int, 0), help="the first of --n seeds in a row (default: 0)")
     add("--attr", default="", metavar="A=1,B=-1",
         help="faces with these attributes, of weights trained with --conditional; the others are left to chance")

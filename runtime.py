@@ -172,11 +172,26 @@ def keep_freed_memory():
     mallopt(M_TRIM_THRESHOLD, 2 ** 31 - 1)
 
 
-def picture_path(text):
+def seed_list(text):
+    """An argparse type: "0,4-6" → [0, 4, 5, 6], of whole numbers."""
+    seeds = []
+    try:
+        for part in text.split(","):
+            first, _, last = part.partition("-")
+            first, last = int(first), int(last or first)
+            if last < first:
+                raise ValueError
+            seeds += range(first, last + 1)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected seeds like 0,4-6, not {text!r}") from None
+    return seeds
+
+
+def picture_path(text, endings=(".png", ".jpg", ".jpeg", ".webp")):
     """An argparse type: a path whose ending says how to write a picture."""
     path = Path(text)
-    if path.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp") or path.is_dir():
-        raise argparse.ArgumentTypeError(f"expected a file name that ends in .png or .jpg, not {text!r}")
+    if path.suffix.lower() not in endings or path.is_dir():
+        raise argparse.ArgumentTypeError(f"expected a file name that ends in {' or '.join(endings)}, not {text!r}")
     return path
 
 

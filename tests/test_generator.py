@@ -7,7 +7,6 @@ import pytest
 from PIL import Image
 
 import checkpoint
-import contrast
 import generator
 import network
 import train
@@ -83,15 +82,6 @@ def test_weights_of_another_shape_are_named(weights, tmp_path, command):
     checkpoint.write_tensors(tmp_path / "wrong.safetensors", arrays, {**metadata, "channels": "5"})
     result = command(generator, "--weights", tmp_path / "wrong.safetensors")
     assert result.status == 2 and "deconv1.weight" in result.err
-
-
-def test_contrast_shows_both_sides(weights, faces16, tmp_path, command):
-    result = command(contrast, "--weights", weights, "--data", faces16, "--out", tmp_path / "figure.png", "--n", 9)
-    assert result.status == 0
-    left, right = np.split(np.asarray(Image.open(tmp_path / "figure.png").convert("RGB")).astype(int), 2, axis=1)
-    middle = slice(200, 700)
-    assert left[middle, middle].std() > 20 and abs(left - right[:, ::1]).mean() > 10
-    assert (left[:60] < 128).any() and (right[:60] < 128).any()  # the titles
 
 
 def test_training_never_breaks_what_sampling_reads(faces16, tmp_path, command):
