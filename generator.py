@@ -3,6 +3,7 @@
     python generator.py --n 16                  # the run in Output/, or the weights that come along → Generate/
     python generator.py --seeds 7,20-29         # these faces, each the same as in any other call
     python generator.py --attr Smiling=1        # with weights that were trained with --conditional
+    python generator.py --export model          # for other programs: a static Paddle model, ONNX, and an example
 """
 import runtime  # noqa: I001  (first: it prepares the CPU before Paddle is imported)
 
@@ -14,6 +15,7 @@ import numpy as np
 import figures
 from attributes import parse_wanted
 from checkpoint import describe_generator, find_generator, load_generator
+from export import export
 from network import draw_faces
 from randomness import face_inputs
 from runtime import UserError
@@ -61,6 +63,7 @@ def main():
     add("--weights", metavar="FILE",
         help="what train.py saved (default: Output's best.safetensors or generator.safetensors, else those that come along)")
     add("--out", type=Path, default=Path("Generate"), metavar="DIR", help="(default: Generate)")
+    add("--export", type=Path, metavar="DIR", help="write the generator for other programs, instead of drawing")
     add("--batch", type=runtime.number(int, 1), default=100, help="faces at a time (default: 100); less takes less memory")
     add("--device", choices=("auto", "cpu", "gpu"), default="auto", help="(default: auto, a GPU where there is one)")
     options = parser.parse_args()
@@ -71,6 +74,11 @@ def main():
     weights = options.weights or find_generator()
     generator, facts = load_generator(weights)
     print(f"{weights}: {describe_generator(facts)}")
+    if options.export:
+        differences = export(generator, options.export)
+        print("".join(f"{name}: differs from the network by {difference:.1e} at most\n" for name, difference in differences.items())
+              + f"next: cd {options.export} && python example.py")
+        return
     if options.attr and not facts["labels"]:
         raise UserError(f"--attr {options.attr}: these weights know no attributes; train some with train.py --conditional")
     wanted = parse_wanted(options.attr, list(facts["labels"]), "--attr")

@@ -91,7 +91,7 @@ class Generator(nn.Sequential):
         self.size = size
 
     def forward(self, z):
-        return super().forward(z.reshape([len(z), -1, 1, 1]))
+        return super().forward(z.unsqueeze([2, 3]))
 
 
 class Discriminator(nn.Sequential):

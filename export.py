@@ -1,0 +1,136 @@
+"""A generator for other programs: a static Paddle model and an ONNX file, each checked against the network itself."""
+import contextlib
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import paddle
+import paddle.nn as nn
+import paddle.nn.functional as F
+
+from convolution import Conv2D, Conv2DTranspose
+from randomness import face_inputs
+from runtime import UserError
+
+OPSET = 13  # of ONNX: old enough for most programs
+CLOSE = 1e-3  # of the 2 between black and white; a grey level is 0.008
+EXAMPLE = '''\
+import numpy as np
+import onnxruntime
+from PIL import Image
+
+session = onnxruntime.InferenceSession("generator.onnx")
+z = {noise}  # another number, other faces{labels}
+pictures = session.run(None, {{"z": z}})[0]  # float32 [16, 3, {size}, {size}] in [-1, 1]
+faces = ((pictures + 1) * 127.5).round().astype(np.uint8).transpose(0, 2, 3, 1)
+Image.fromarray(np.concatenate(faces, axis=1)).save("faces.png")
+'''
+NOISE = {"normal": "np.random.default_rng(0).standard_normal((16, {}), dtype=np.float32)",
+         "uniform": "2 * np.random.default_rng(0).random((16, {}), dtype=np.float32) - 1",
+         "uniform01": "np.random.default_rng(0).random((16, {}), dtype=np.float32)"}
+LABELS = '''
+z = np.concatenate([z, np.tile(np.float32({values}), (16, 1))], axis=1)  # {names}: 1 or -1'''
+
+
+class Leaky(nn.Layer):
+    """LeakyReLU(0.2) by other means: paddle2onnx 2.1 writes some other slope."""
+
+    def forward(self, x):
+        return F.relu(x) - 0.2 * F.relu(-x)
+
+
+class Doubled(nn.Layer):
+    """Repeats each pixel 2×2 times by other means than nn.Upsample, which paddle2onnx 2.1 does not know."""
+
+    def forward(self, x):
+        for axis in (3, 5):
+            x = x.unsqueeze(axis)
+            x = paddle.concat([x, x], axis)
+        return x.flatten(4, 5).flatten(2, 3)
+
+
+OTHERWISE = {nn.LeakyReLU: Leaky, nn.Upsample: Doubled}
+
+
+def plain(generator):
+    """The same network of Paddle's own layers alone, in evaluation mode: what converters know."""
+    layers = []
+    for layer in generator:
+        if isinstance(layer, Conv2D):
+            own = nn.Conv2D(layer.weight.shape[1], layer.weight.shape[0], layer.kernel, layer.stride, layer.padding)
+            weights = layer.weight
+        elif isinstance(layer, Conv2DTranspose):
+            weights = layer.kernels()
+            own = nn.Conv2DTranspose(*weights.shape[:2], layer.kernel, layer.stride, layer.padding, layer.added)
+        else:
+            layers.append(OTHERWISE.get(type(layer), lambda layer=layer: layer)())
+            continue
+        own.weight.set_value(weights)
+        own.bias.set_value(layer.bias if layer.bias is not None else paddle.zeros_like(own.bias))
+        layers.append(own)
+    if generator.plan.arch == "dcgan":
+        inputs = generator.plan.z_dim + len(generator.plan.labels)
+        layers.insert(0, nn.Unflatten(1, [inputs, 1, 1]))
+    network = nn.Sequential(*layers)
+    network.eval()
+    return network
+
+
+@contextlib.contextmanager
+def quiet():
+    """Inside the block, nothing is printed, not even by libraries in C++."""
+    with open(os.devnull, "w") as nowhere, contextlib.ExitStack() as stack:
+        for number in (1, 2):
+            kept = os.dup(number)
+            stack.callback(os.close, kept)
+            stack.callback(os.dup2, kept, number)
+            os.dup2(nowhere.fileno(), number)
+        yield
+
+
+def export(generator, folder):
+    """Writes a generator into `folder` as generator.json or .pdmodel (with .pdiparams), generator.onnx, and example.py.
+
+    Both models take z, with the labels behind it, float32 [N, inputs], and give float32 [N, 3, size, size] in [-1, 1]. Returns the
+    largest difference of each from the network itself. Raises UserError where packages are missing, or a model draws something else.
+    """
+    try:
+        with quiet():
+            import onnxruntime
+            import paddle2onnx  # noqa: F401  (which paddle.onnx.export calls)
+    except (ImportError, ValueError) as error:  # a ValueError where it is made for another Paddle
+        raise UserError(f"--export needs packages that do not work here ({str(error).splitlines()[0]}); type: "
+                        "pip install -r requirements-export.txt") from None
+    z = face_inputs(generator.plan, range(8))
+    with paddle.no_grad():
+        wanted = generator(paddle.to_tensor(z)).numpy()
+    network = plain(generator)
+    spec = [paddle.static.InputSpec([None, z.shape[1]], "float32", "z")]
+    with tempfile.TemporaryDirectory() as work:
+        path = Path(work) / "generator"
+        with quiet():
+            try:
+                paddle.onnx.export(network, str(path), input_spec=spec, opset_version=OPSET)
+            except SystemExit:
+                raise UserError("--export: paddle2onnx cannot convert this network; another version of it may do better",
+                                status=1) from None
+            paddle.jit.save(network, str(path), input_spec=spec)
+            static = paddle.jit.load(str(path))
+            static.eval()
+            drawn = {"static model": static(paddle.to_tensor(z)).numpy(),
+                     "ONNX": onnxruntime.InferenceSession(f"{path}.onnx").run(None, {"z": z})[0]}
+        differences = {name: float(np.abs(pictures - wanted).max()) for name, pictures in drawn.items()}
+        for name, difference in differences.items():
+            if not difference < CLOSE:
+                raise UserError(f"--export: the {name} draws other faces than the network (they differ by {difference:.2g}); "
+                                "nothing was written. Another version of Paddle or paddle2onnx may do better", status=1)
+        folder.mkdir(parents=True, exist_ok=True)
+        for file in sorted(Path(work).glob("generator.*")):
+            shutil.move(file, folder / file.name)
+    names = list(generator.plan.labels)
+    labels = LABELS.format(values=[1] * len(names), names=", ".join(names)) if names else ""
+    noise = NOISE[generator.plan.noise].format(generator.plan.z_dim)
+    (folder / "example.py").write_text(EXAMPLE.format(noise=noise, labels=labels, size=generator.size), encoding="utf-8")
+    return differences

@@ -1,0 +1,70 @@
+"""A generator written for other programs."""
+import builtins
+import subprocess
+import sys
+
+import numpy as np
+import paddle
+import pytest
+from PIL import Image
+
+import checkpoint
+import export
+import generator
+from zoo import Plan, build_generator
+
+PLANS = [Plan(size=16, z_dim=8, channels=4), Plan(size=32, z_dim=8, channels=4, up="resize", labels={"Smiling": 0.5, "Male": 0.4}),
+         Plan("fakeface128", 128, 8, "uniform01", channels=1), Plan("dcgan5x5", 48, 8, "uniform", channels=4),
+         Plan("tanh-upsample64", 64, 8, channels=4), Plan("upsample48", 48, 8, channels=4), Plan("dcgan28", 28, 8, channels=4)]
+
+
+def saved(plan, path):
+    made = build_generator(plan)
+    for _ in range(3):  # so that the batch-norm statistics are not those of the start
+        made(paddle.randn([8, plan.z_dim + len(plan.labels)]))
+    checkpoint.save_generator(path, made, {**plan._asdict(), "pictures": "", "step": 1, "images_seen": 1, "data": "nothing", "seed": 0,
+                                           "scores": {}})
+    return path
+
+
+@pytest.mark.parametrize("plan", PLANS, ids=lambda plan: plan.arch + "-" + plan.up)
+def test_every_generator_is_the_same_elsewhere(plan, tmp_path, command):
+    pytest.importorskip("paddle2onnx", exc_type=Exception)
+    pytest.importorskip("onnxruntime")
+    result = command(generator, "--device", "cpu", "--weights", saved(plan, tmp_path / "weights.safetensors"),
+                     "--export", tmp_path / "model")
+    assert result.status == 0, result.err
+    assert result.out.count("differs from the network by") == 2
+    done = subprocess.run([sys.executable, "example.py"], cwd=tmp_path / "model", capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    faces = np.asarray(Image.open(tmp_path / "model" / "faces.png"))
+    assert faces.shape == (plan.size, 16 * plan.size, 3) and faces.std() > 0
+
+
+def test_a_model_that_draws_something_else_is_not_written(tmp_path, command, monkeypatch):
+    pytest.importorskip("paddle2onnx", exc_type=Exception)
+    genuine = export.plain
+
+    def changed(made):
+        network = genuine(made)
+        for weight in network.parameters():
+            weight.set_value(weight * 1.5)
+        return network
+
+    monkeypatch.setattr(export, "plain", changed)
+    result = command(generator, "--weights", saved(PLANS[0], tmp_path / "weights.safetensors"), "--export", tmp_path / "model")
+    assert result.status == 1 and "draws other faces" in result.err and not (tmp_path / "model").exists()
+
+
+def test_packages_that_are_not_installed(tmp_path, command, monkeypatch):
+    genuine = builtins.__import__
+
+    def without(name, *arguments, **others):
+        if name == "onnxruntime":
+            raise ImportError("No module named 'onnxruntime'")
+        return genuine(name, *arguments, **others)
+
+    weights = saved(PLANS[0], tmp_path / "weights.safetensors")
+    monkeypatch.setattr(builtins, "__import__", without)
+    result = command(generator, "--weights", weights, "--export", tmp_path / "model")
+    assert result.status == 2 and "requirements-export.txt" in result.err and not (tmp_path / "model").exists()
