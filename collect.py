@@ -8,18 +8,20 @@ Stopped or cut off, the same command goes on where it was. Then: python pretreat
 """
 import runtime  # noqa: I001  (first, as in every script)
 
+import base64
 import hashlib
 import io
 import ipaddress
 import json
 import logging
+import socket
 import threading
 import time
 import warnings
 from collections import Counter
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from pathlib import Path
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urljoin
 
 import numpy as np
 from PIL import Image
@@ -38,68 +40,97 @@ CAUTION = """Photos on the web belong to those who made them, and faces to those
 Use what you collect for your own study, do not publish it, and ask before you train anything on it that others will see."""
 LOG = "collected.jsonl"
 REDIRECTS = 5
-TIMEOUT = urllib3.Timeout(connect=10, read=10)  # seconds for each answer of a server
-MOST_SECONDS = 60  # for a whole picture
+TIMEOUT = urllib3.Timeout(connect=10, read=10)  # seconds for each thing that a server says
+MOST_SECONDS = 60  # for all of it
 MOST_BYTES = 20 * 2**20  # of a picture
 ATTEMPTS = 3
-ALIKE = 16  # bits of `looks` in which copies differ at most
+BUSY = (408, 429)  # and all from 500 on: another time may be better
+ENDINGS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif", "BMP": "bmp", "TIFF": "tif", "PPM": "ppm"}
+ALIKE = 0.03  # how much the thumbnails of copies differ at most, as a share of their contrast; those of other photos do by 0.07
 PAUSE = 0.5  # seconds between two requests to the same host
 MOST_FOUND = 1000  # what the searches give for a keyword
-HEADERS = {"User-Agent": "Mozilla/5.0 (compatible; photo collector for study)", "Accept": "image/*"}
+HEADERS = {"User-Agent": "Mozilla/5.0 (compatible; photo collector for study)", "Accept": "image/jpeg, image/png, image/webp"}
+HERE = threading.local()  # .call: the request that this thread waits for
 
 
 class Refused(Exception):
     """A picture that is not to be had, however often one asks; the message says why."""
 
 
-class PublicOnly:
-    """A connection that lets go, before it has sent anything, of a host in a private network: of one's router, say."""
+class Call:
+    """A request under way, and whether it was ended because it took too long."""
+
+    socket, late = None, False
+
+
+class Watched:
+    """A connection on which another thread can hang up."""
+
+    def request(self, *arguments, **others):
+        super().request(*arguments, **others)
+        HERE.call.socket = self.sock
+
+
+class Public(Watched):
+    """One that lets go, before it has said anything, of a host in a private network: of one's router, say."""
 
     def _new_conn(self):
         connection = super()._new_conn()
-        address = ipaddress.ip_address(connection.getpeername()[0].partition("%")[0])
-        if not address.is_global or address.is_multicast:
+        if is_private(connection.getpeername()[0]):
             connection.close()
             raise Refused("leads to a private address")
         return connection
 
 
-class PublicHTTPPool(urllib3.HTTPConnectionPool):
-    """Connections of PublicOnly."""
+def is_private(host):
+    """Whether a host is written as an address that the web does not lead to, or as localhost."""
+    try:
+        address = ipaddress.ip_address(host.strip("[]").partition("%")[0])
+    except ValueError:
+        return host == "localhost"
+    return not address.is_global or address.is_multicast
 
-    ConnectionCls = type("PublicHTTPConnection", (PublicOnly, urllib3.HTTPConnectionPool.ConnectionCls), {})
+
+def connections(kind):
+    """Connections of that kind, to any host."""
+    pools = urllib3.PoolManager(maxsize=64)
+    pools.pool_classes_by_scheme = {
+        scheme: type(pool.__name__, (pool,), {"ConnectionCls": type(kind.__name__, (kind, pool.ConnectionCls), {})})
+        for scheme, pool in (("http", urllib3.HTTPConnectionPool), ("https", urllib3.HTTPSConnectionPool))}
+    return pools
 
 
-class PublicHTTPSPool(urllib3.HTTPSConnectionPool):
-    """Connections of PublicOnly."""
-
-    ConnectionCls = type("PublicHTTPSConnection", (PublicOnly, urllib3.HTTPSConnectionPool.ConnectionCls), {})
+def place(url):
+    """Scheme, host and port of an address, as urllib3 sees them. Raises Refused for what is no web address."""
+    try:
+        parts = urllib3.util.parse_url(url)
+    except urllib3.exceptions.LocationParseError:
+        raise Refused("not a web address") from None
+    if parts.scheme not in ("http", "https") or not parts.host:
+        raise Refused("not a web address")
+    return parts.scheme, parts.host, parts.port or {"http": 80, "https": 443}[parts.scheme]
 
 
 class Fetcher:
     """Fetches pictures from servers that may be slow, broken or hostile.
 
-    trusted  whether the addresses themselves may be of a private network, as those that a user wrote down; what they lead on
-             to never may, but for the same host and port
+    trusted  whether an address itself may be of a private network, as one may that the user wrote down. What it leads on to
+             never may, unless it is on the same private host.
     """
 
     def __init__(self, trusted):
-        self.trusted = trusted
-        self.anywhere, self.public = (urllib3.PoolManager(maxsize=64) for _ in range(2))
-        self.public.pool_classes_by_scheme = {"http": PublicHTTPPool, "https": PublicHTTPSPool}
-        self.lock, self.free_at = threading.Lock(), {}
+        self.trusted, self.anywhere, self.public = trusted, connections(Watched), connections(Public)
+        self.lock, self.free_at, self.calls, self.stopped = threading.Lock(), {}, set(), threading.Event()
 
     def fetch(self, url):
         """The bytes at `url`. Raises Refused, or OSError and urllib3's errors where another attempt may work."""
-        start, home = time.monotonic(), place(url) if self.trusted else None
-        for _ in range(REDIRECTS + 1):
-            pool = self.anywhere if place(url) == home else self.public
+        home = place(url)
+        for hop in range(REDIRECTS + 1):
+            free = self.trusted and (hop == 0 or place(url) == home and is_private(home[1]))
             self.await_turn(place(url))
-            with pool.request("GET", url, headers=HEADERS, timeout=TIMEOUT, redirect=False, retries=False,
-                              preload_content=False) as answer:
-                target = answer.get_redirect_location()
-                if not target:
-                    return read(answer, start)
+            target, content = self.ask(self.anywhere if free else self.public, url)
+            if not target:
+                return content
             url = urljoin(url, target)
         raise Refused("sent on and on")
 
@@ -108,92 +139,127 @@ class Fetcher:
         with self.lock:
             turn = max(time.monotonic(), self.free_at.get(host, 0))
             self.free_at[host] = turn + PAUSE
-        time.sleep(max(0, turn - time.monotonic()))
+        if self.stopped.wait(max(0, turn - time.monotonic())):
+            raise Refused("stopped")
+
+    def ask(self, connections, url):
+        """One request: where it leads on to, or None, and the bytes that came. Hangs up when it takes too long."""
+        call = HERE.call = Call()
+        timer = threading.Timer(MOST_SECONDS, hang_up, [call])
+        timer.daemon = True
+        timer.start()
+        self.calls.add(call)
+        error = None
+        try:
+            with connections.request("GET", url, headers=HEADERS, timeout=TIMEOUT, redirect=False, retries=False,
+                                     preload_content=False, decode_content=False) as answer:
+                target = answer.get_redirect_location()
+                content = b"" if target else read(answer, call)
+        except (OSError, urllib3.exceptions.HTTPError) as problem:
+            error = problem
+        finally:
+            timer.cancel()
+            self.calls.discard(call)
+        if call.late:
+            raise Refused(f"took longer than {MOST_SECONDS} s")
+        if error:
+            raise error
+        return target, content
+
+    def stop(self):
+        """Hangs up on all servers."""
+        self.stopped.set()
+        for call in list(self.calls):
+            hang_up(call)
 
 
-def place(url):
-    """Scheme, host and port of an address. Raises Refused for what is not a web address."""
-    try:
-        parts = urlsplit(url)
-        if parts.scheme in ("http", "https") and parts.hostname:
-            return parts.scheme, parts.hostname, parts.port
-    except ValueError:
-        pass
-    raise Refused("not a web address")
+def hang_up(call):
+    """Ends a request that another thread waits for."""
+    call.late = True
+    if call.socket:
+        try:
+            call.socket.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass  # it has ended by itself
 
 
-def read(answer, start):
-    """The body of an answer, as long as it is no larger and takes no longer than a picture."""
-    if answer.status >= 500:
+def read(answer, call):
+    """The body of an answer, as long as it is no larger than a picture."""
+    if answer.status in BUSY or answer.status >= 500:
         raise OSError(f"status {answer.status}")
     if answer.status != 200:
         raise Refused(f"status {answer.status}")
     content = bytearray()
-    while block := answer.read1(2 ** 16):  # what has come, however little
+    while not call.late and (block := answer.read1(2 ** 16)):  # what has come, however little
         content += block
         if len(content) > MOST_BYTES:
             raise Refused(f"larger than {MOST_BYTES >> 20} MiB")
-        if time.monotonic() - start > MOST_SECONDS:
-            raise Refused(f"took longer than {MOST_SECONDS} s")
     return bytes(content)
 
 
-def looks(image):
-    """How a picture looks, nearly the same for copies in other sizes and formats: where it gets brighter on a grid, 256 bits."""
-    grey = np.asarray(image.convert("L").resize((17, 16), Image.Resampling.BOX)).astype(int)
-    return np.packbits(grey[:, 1:] > grey[:, :-1]).tobytes().hex()
+def examine(content):
+    """The format of a picture and its thumbnail, uint8 [16, 16, 3]. Raises an exception that says what is wrong with it."""
+    kind = Image.open(io.BytesIO(content), formats=list(ENDINGS)).format
+    image, _, _ = open_picture(content, 64)
+    return kind, np.asarray(image.resize((16, 16), Image.Resampling.BOX))
 
 
-def is_known(look, known):
-    """Whether a picture that looks so is a copy of one of those known: other pictures differ in about half of the bits."""
-    return any(bin(int(look, 16) ^ int(other, 16)).count("1") <= ALIKE for other in known)
+def is_copy(thumbnail, others):
+    """Whether a picture is another one in another size or format, by its thumbnail and theirs."""
+    if not others:
+        return False
+    one, others = thumbnail.astype(np.float32), np.stack(others).astype(np.float32)
+    distances = np.sqrt(((others - one) ** 2).mean(axis=(1, 2, 3)))
+    return bool((distances <= ALIKE * np.maximum(1, np.minimum(one.std(), others.std(axis=(1, 2, 3))))).any())
 
 
 def obtain(fetcher, url):
-    """Fetches one picture: what to log about it, and its bytes, or None where it is not kept.
+    """Fetches one picture: what to log about it, its thumbnail, and its bytes, or None twice where it is not kept.
 
-    The log has "url", and "looks" and "file", a name made from its bytes, or "reason"; "again" where the next run may try again.
+    The log has "url", and "file", a name made from its bytes, or "reason"; "again" where the next run is to try again.
     """
     for attempt in range(ATTEMPTS):
         if attempt:
-            time.sleep(PAUSE * 2 ** attempt)
+            fetcher.stopped.wait(PAUSE * 2 ** attempt)
         try:
             content = fetcher.fetch(url)
-            image, _, _ = open_picture(content)
-            kind = Image.open(io.BytesIO(content)).format.lower()
-            name = f"{hashlib.sha256(content).hexdigest()[:16]}.{'jpg' if kind in ('jpeg', 'mpo') else kind}"
-            return {"url": url, "file": name, "looks": looks(image)}, content
+            break
         except Refused as error:
-            return {"url": url, "reason": str(error)}, None
+            return {"url": url, "reason": str(error)}, None, None
         except (OSError, urllib3.exceptions.HTTPError) as error:
-            if isinstance(error, Image.UnidentifiedImageError):
-                return {"url": url, "reason": "not a picture"}, None
             last = error
-        except Exception as error:  # whatever a broken file makes a decoder say
-            return {"url": url, "reason": reason(error)}, None
-    return {"url": url, "reason": f"no answer ({type(last).__name__})", "again": True}, None
+    else:
+        return {"url": url, "reason": f"no answer ({type(last).__name__})", "again": True}, None, None
+    try:
+        kind, thumbnail = examine(content)
+    except Exception as error:  # whatever a broken file makes a decoder say
+        return {"url": url, "reason": reason(error)}, None, None
+    name = f"{hashlib.sha256(content).hexdigest()[:16]}.{ENDINGS.get(kind, 'jpg')}"  # else it is an MPO, a kind of JPEG
+    return {"url": url, "file": name, "looks": base64.b64encode(thumbnail.tobytes()).decode()}, thumbnail, content
 
 
 def read_log(folder):
-    """What earlier runs wrote: the addresses that are done, and the looks of the pictures that are still there."""
-    done, known = set(), set()
+    """What earlier runs wrote: the addresses that are done, and the thumbnails of the pictures that are still there.
+
+    A picture that the user has deleted is done too: it does not come back.
+    """
+    done, thumbnails = set(), []
     path = folder / LOG
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+    for line in path.read_text(encoding="utf-8", errors="replace").split("\n") if path.exists() else []:
         try:
             entry = json.loads(line)
-            here = "file" in entry and (folder / entry["file"]).exists()
-        except (ValueError, TypeError):  # cut off
-            continue
-        if here or "file" not in entry and "again" not in entry:
-            done.add(entry["url"])
-        if here:
-            known.add(entry["looks"])
-    return done, known
+            if "again" not in entry:
+                done.add(entry["url"])
+            if "file" in entry and (folder / entry["file"]).exists():
+                thumbnails.append(np.frombuffer(base64.b64decode(entry["looks"]), np.uint8).reshape(16, 16, 3))
+        except (ValueError, TypeError, KeyError, AttributeError):  # cut off
+            pass
+    return done, thumbnails
 
 
 def collect(urls, folder, wanted, fetcher, workers):
     """Fetches from `urls` into `folder` until it holds `wanted` pictures. Returns how many it has, and why others are not kept."""
-    done, known = read_log(folder)
+    done, thumbnails = read_log(folder)
     with open(folder / LOG, "a+b") as log:  # a line that was cut off must not take the next one with it
         log.seek(max(0, log.tell() - 1))
         if log.read() not in (b"", b"\n"):
@@ -201,30 +267,31 @@ def collect(urls, folder, wanted, fetcher, workers):
     urls = iter([url for url in dict.fromkeys(urls) if url not in done])
     reasons, coming = Counter(), set()
     with (open(folder / LOG, "a", encoding="utf-8") as log, ThreadPoolExecutor(workers) as threads,
-          tqdm(total=wanted, initial=len(known), unit="photo", disable=None) as bar):
+          tqdm(total=wanted, initial=len(thumbnails), unit="photo", disable=None) as bar):
         try:
-            while len(known) < wanted:
+            while len(thumbnails) < wanted:
                 coming |= {threads.submit(obtain, fetcher, url) for _, url in zip(range(workers - len(coming)), urls)}
                 if not coming:
                     break
                 ready, coming = wait(coming, return_when=FIRST_COMPLETED)
-                for entry, content in (task.result() for task in ready):
-                    if len(known) >= wanted:  # as good as not asked for
+                for entry, thumbnail, content in (task.result() for task in ready):
+                    if len(thumbnails) >= wanted:  # as good as not asked for
                         break
-                    if content and is_known(entry["looks"], known):
+                    if content and is_copy(thumbnail, thumbnails):
                         entry, content = {"url": entry["url"], "reason": "there already"}, None
                     if content:
                         with replacing(folder / entry["file"], durable=False) as temporary:
                             temporary.write_bytes(content)
-                        known.add(entry["looks"])
+                        thumbnails.append(thumbnail)
                         bar.update()
                     else:
                         reasons[entry["reason"]] += 1
-                    log.write(json.dumps(entry, ensure_ascii=False) + "\n")
+                    log.write(json.dumps(entry) + "\n")
                     log.flush()
         finally:
             threads.shutdown(wait=False, cancel_futures=True)
-    return len(known), reasons
+            fetcher.stop()
+    return len(thumbnails), reasons
 
 
 def search(keyword, engine, most):
@@ -272,6 +339,8 @@ def main():
     options = parser.parse_args()
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # such a picture is not kept
 
+    if options.out.exists() and not options.out.is_dir():
+        raise UserError(f"--out {options.out}: is a file; name a folder")
     print(CAUTION)
     if options.urls:
         urls = read_addresses(options.urls)
@@ -284,7 +353,8 @@ def main():
     if reasons:
         print("not kept: " + ", ".join(f"{number} ({why})" for why, number in reasons.most_common()))
     if not count:
-        raise UserError("no photo came; " + ("see above why" if urls else "try another keyword or --engine"), status=1)
+        raise UserError("no photo came; " + ("see above why" if urls else "without a network there is nothing to be found; else try "
+                        "another keyword or --engine"), status=1)
     missing = f"; {options.num} were asked for, but there are no more" if count < options.num else ""
     print(f"{count} photos in {options.out}{missing}\nnext: python pretreat.py --input {options.out} --crop face")
 

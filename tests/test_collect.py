@@ -1,5 +1,4 @@
 """Collecting photos, from a server on loopback that misbehaves in every way."""
-import hashlib
 import http.server
 import io
 import json
@@ -14,11 +13,13 @@ pytest.importorskip("urllib3", reason="requirements-photos.txt is not installed"
 import collect  # noqa: E402
 
 
-def photo(number, kind="jpeg", scale=8):
-    """A picture that looks like no other number's, but the same in any size and format."""
-    coarse = np.random.default_rng(number).integers(0, 256, (16, 17, 3)).astype(np.uint8)
+def photo(number, kind="jpeg", side=160):
+    """A portrait before a white wall, in any size and format: most of it is the same for all numbers."""
+    coarse = np.random.default_rng(number).integers(0, 256, (4, 4, 3)).astype(np.uint8)
+    picture = Image.new("RGB", (side, side), "white")
+    picture.paste(Image.fromarray(coarse).resize((side // 2, side // 2), Image.Resampling.BICUBIC), (side // 4, side // 4))
     file = io.BytesIO()
-    Image.fromarray(coarse).resize((17 * scale, 16 * scale), Image.Resampling.NEAREST).save(file, kind)
+    picture.save(file, kind)
     return file.getvalue()
 
 
@@ -30,25 +31,38 @@ class Handler(http.server.BaseHTTPRequestHandler):
         name = self.path.rpartition("/")[2]
         if name.startswith("to-"):
             self.send_response(302)
-            self.send_header("Location", self.server.other if name == "to-private" else "/" + name[3:].replace("loop", "to-loop"))
+            self.send_header("Location", {"to-private": self.server.other, "to-crafted": self.server.crafted,
+                                          "to-loop": "/to-loop"}.get(name, "/" + name[3:]))
             self.end_headers()
         elif name == "missing":
             self.send_error(404)
         elif name == "flaky" and self.server.asked.count(self.path) < 3:
-            self.send_error(503)
+            self.send_error(429 if self.server.asked.count(self.path) == 1 else 503)
+        elif name == "undecided":
+            self.wfile.write(b"HTTP/1.1 200 OK\r\nX: ")
+            self.dribble()
         else:
             self.send_response(200)
             self.end_headers()  # no length: the connection's end is the end
             try:
                 while name == "endless":
                     self.wfile.write(bytes(2 ** 16))
-                while name == "slow":
-                    self.wfile.write(b"x")
-                    time.sleep(0.05)
-                self.wfile.write(b"<html>Log in</html>" if name == "page.jpg" else
-                                 photo(97, "png", 20) if name == "same" else photo(sum(name.encode())))
+                if name == "slow":
+                    self.dribble()
+                self.wfile.write({"page.jpg": b"<html>Log in</html>", "drawing": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n",
+                                  "half": photo(5, "png")[:500], "same": photo(97, "png", 320)}.get(name)
+                                 or photo(sum(name.encode())))
             except OSError:
                 pass
+
+    def dribble(self):
+        """A byte now and then, without end."""
+        try:
+            while True:
+                self.wfile.write(b"x")
+                time.sleep(0.05)
+        except OSError:
+            pass
 
     def log_message(self, *_):
         pass
@@ -63,6 +77,8 @@ def web(monkeypatch):
         server.daemon_threads = True
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     servers[0].other, servers[0].router = servers[1].url + "/admin", servers[1]
+    # where one parser sees the first host, another sees the second
+    servers[0].crafted = f"http://127.0.0.1:{servers[1].server_port}\\@127.0.0.1:{servers[0].server_port}/admin"
     monkeypatch.setattr(collect, "PAUSE", 0)
     monkeypatch.setattr(collect, "MOST_SECONDS", 1)
     yield servers[0]
@@ -88,11 +104,12 @@ def pictures(folder):
 
 
 def test_good_pictures_are_kept_and_the_rest_is_told(gather, web, tmp_path):
-    result = gather("one", "two", "flaky", "to-three", "missing", "page.jpg", "endless", "slow", "to-loop", "to-private",
-                    "ftp://127.0.0.1/x.jpg", "http://[broken/", "http://127.0.0.1:9/nobody.jpg")
+    result = gather("one", "two", "flaky", "to-three", "missing", "page.jpg", "drawing", "half", "endless", "slow", "undecided",
+                    "to-loop", "to-private", "to-crafted", "ftp://127.0.0.1/x.jpg", "http://[broken/",
+                    "http://127.0.0.1:9/nobody.jpg")
     assert result.status == 0 and "4 photos" in result.out and "belong to" in result.out and "--crop face" in result.out
-    for reason in ("status 404", "not a picture", "larger than 20 MiB", "took longer", "sent on and on", "private address",
-                   "2 (not a web address)", "no answer"):
+    for reason in ("1 (status 404)", "2 (not a picture", "1 (larger than 20 MiB)", "2 (took longer", "1 (sent on and on)",
+                   "2 (leads to a private address)", "2 (not a web address)", "1 (no answer"):
         assert reason in result.out, reason
     assert len(pictures(tmp_path / "photos")) == 4 and web.router.asked == []
     for name in pictures(tmp_path / "photos"):
@@ -111,21 +128,35 @@ def test_no_name_leads_out_of_the_folder(gather, tmp_path):
     assert len(pictures(tmp_path / "photos")) == 4 and all(len(name) == 20 for name in pictures(tmp_path / "photos"))
 
 
+def test_a_pack_of_nothing_is_not_unpacked(web, monkeypatch):
+    """A few bytes that would become gigabytes."""
+    import gzip
+
+    bomb = gzip.compress(bytes(50_000_000))
+    monkeypatch.setattr(collect, "HEADERS", {})
+    monkeypatch.setattr(Handler, "do_GET", lambda self: (self.send_response(200), self.send_header("Content-Encoding", "gzip"),
+                                                         self.end_headers(), self.wfile.write(bomb)))
+    assert collect.Fetcher(trusted=True).fetch(web.url + "/bomb") == bomb
+
+
 def test_the_same_command_goes_on(gather, web, tmp_path):
     gather("a", "b", "missing", "c", num=2)
     assert len(pictures(tmp_path / "photos")) == 2
-    with open(tmp_path / "photos" / "collected.jsonl", "a") as log:
-        log.write('{"url": "cut o')
+    done = {json.loads(line)["url"] for line in (tmp_path / "photos" / "collected.jsonl").read_text().splitlines()}
+    with open(tmp_path / "photos" / "collected.jsonl", "ab") as log:
+        log.write('{"url": "http://人'.encode()[:-1])  # cut off within a character
+    deleted = sorted(pictures(tmp_path / "photos"))[0]
+    (tmp_path / "photos" / deleted).unlink()  # weeded out: it is not to come back
     asked = len(web.asked)
     result = gather("a", "b", "missing", "c", "d", num=4)
-    assert result.status == 0 and len(pictures(tmp_path / "photos")) == 4
-    assert not set(web.asked[asked:]) & {"/a", "/b"}
-    lines = (tmp_path / "photos" / "collected.jsonl").read_text().splitlines()
-    assert sum("file" in json.loads(line) for line in lines if "cut o" not in line) == 4
+    assert result.status == 0 and len(pictures(tmp_path / "photos")) == 3 and deleted not in pictures(tmp_path / "photos")
+    assert not {web.url + path for path in web.asked[asked:]} & done
+    lines = (tmp_path / "photos" / "collected.jsonl").read_text(errors="replace").splitlines()
+    assert sum("file" in json.loads(line) for line in lines if line.endswith("}")) == 4
 
 
 def test_private_addresses_that_a_search_finds_are_not_asked(web, tmp_path):
-    entry, content = collect.obtain(collect.Fetcher(trusted=False), web.url + "/one")
+    entry, _, content = collect.obtain(collect.Fetcher(trusted=False), web.url + "/one")
     assert content is None and "private" in entry["reason"] and web.asked == []
 
 
@@ -151,7 +182,8 @@ def test_a_keyword_is_searched_for(command, tmp_path, monkeypatch):
 
     monkeypatch.setattr(requests.Session, "get", get)
     monkeypatch.setattr(collect, "obtain", lambda fetcher, url: (
-        {"url": url, "file": url.rpartition("/")[2], "looks": hashlib.sha256(url.encode()).hexdigest()}, photo(0)))
+        {"url": url, "file": url.rpartition("/")[2], "looks": ""}, np.random.default_rng(len(asked) * 99 + int(url[-6:-4].strip("-"))).integers(
+            0, 256, (16, 16, 3)), photo(0)))
     result = command(collect, "--keyword", "人脸", "--num", 15, "--out", tmp_path / "photos")
     assert result.status == 0 and "人脸" in asked[0] and "45 photos" in result.out and len(pictures(tmp_path / "photos")) == 15
 
