@@ -12,7 +12,7 @@ def read_list(path):
     Returns the names and {picture: int8 [names]}. Raises UserError, which says in which line it is wrong.
     """
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(path, encoding="utf-8-sig") as file:
             lines = file.read().splitlines()
     except (OSError, UnicodeError) as error:
         raise UserError(f"--attributes {path}: cannot be read ({getattr(error, 'strerror', None) or 'not a text file'}); name "
@@ -55,5 +55,7 @@ def parse_wanted(text, known, flag):
         name, _, value = part.partition("=")
         if value.strip() not in ("1", "-1"):
             raise UserError(f"{flag} {text}: expected attributes as in Smiling=1,Male=-1 (1: has it, -1: has it not)")
-        wanted[check_name(name.strip(), known, flag)] = int(value)
+        name = check_name(name.strip(), known, flag)
+        if wanted.setdefault(name, int(value)) != int(value):
+            raise UserError(f"{flag} {text}: asks for {name} both ways")
     return wanted

@@ -8,11 +8,13 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import paddle.nn as nn
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 import zoo
 from files import replacing
+from randomness import NOISES
 from recipe import OLDER
 from runtime import UserError
 
@@ -21,7 +23,7 @@ SHIPPED = Path(__file__).parent / "pretrained" / "celeba64.safetensors"
 
 GENERATOR_FACTS = {"arch": str, "size": int, "z_dim": int, "channels": int, "step": int, "images_seen": int,
                    "data": str, "seed": int}
-ADDED_FACTS = {"up": "deconv", "noise": "normal", "pictures": ""}  # which older files lack
+ADDED_FACTS = {"up": "deconv", "noise": "normal", "pictures": "", "where": ""}  # which older files lack
 
 
 def write_tensors(path, arrays, metadata):
@@ -141,8 +143,11 @@ def load_generator(path):
         facts = {key: kind(metadata[key]) for key, kind in GENERATOR_FACTS.items()}
         facts.update({key: metadata.get(key, default) for key, default in ADDED_FACTS.items()})
         facts.update({key: json.loads(metadata.get(key, "{}")) for key in ("scores", "labels")})
-        generator = zoo.build_generator(zoo.Plan(**{key: facts[key] for key in zoo.Plan._fields}))
-    except (KeyError, ValueError):
+        plan = zoo.Plan(**{key: facts[key] for key in zoo.Plan._fields})
+        if plan.size not in zoo.sizes_of(plan.arch) or plan.noise not in NOISES or not isinstance(plan.labels, dict):
+            raise ValueError
+        generator = zoo.build_generator(plan)
+    except (KeyError, ValueError, TypeError):
         raise UserError(f"{path}: these weights do not say which generator they belong to; "
                         "take the generator.safetensors that train.py wrote") from None
     set_network("generator", generator, {f"generator.{name}": array.astype(np.float32) for name, array in arrays.items()}, path)
@@ -165,9 +170,12 @@ def find_generator():
 
 
 def load_discriminator(path, size):
-    """The discriminator of a saved run, as it was in training (batch statistics). Raises UserError."""
+    """The discriminator of a saved run, as it was in training (batch statistics) but for dropout. Raises UserError."""
     discriminator = zoo.build_discriminator(size, SimpleNamespace(**{**OLDER, **read_facts(path)["options"]}))
     set_network("discriminator", discriminator, read_tensors(path)[0], path)
+    for layer in discriminator.sublayers():
+        if isinstance(layer, nn.Dropout):
+            layer.eval()
     return discriminator
 
 
@@ -179,6 +187,7 @@ def best_of(folder):
 def describe_generator(facts):
     """What `load_generator` found, as one phrase for people."""
     score = f", SWD {facts['scores']['swd']:.1f} on {facts['scores']['n']:,} held-out faces" if "swd" in facts["scores"] else ""
+    which = f" with {facts['where']}" if facts["where"] else ""
     labels = f", conditional on {', '.join(facts['labels'])}" if facts["labels"] else ""
     return (f"{facts['arch']}, {facts['size']}×{facts['size']} px{labels}, trained {facts['step']:,} steps "
-            f"({facts['images_seen']:,} images seen) on {facts['data']}, seed {facts['seed']}{score}")
+            f"({facts['images_seen']:,} images seen) on {facts['data']}{which}, seed {facts['seed']}{score}")

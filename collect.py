@@ -114,8 +114,8 @@ def place(url):
 class Fetcher:
     """Fetches pictures from servers that may be slow, broken or hostile.
 
-    trusted  whether an address itself may be of a private network, as one may that the user wrote down. What it leads on to
-             never may, unless it is on the same private host.
+    trusted  whether the addresses come from the user, who may name hosts of a private network. Where a server leads on to another
+             host, that one must be public in any case.
     """
 
     def __init__(self, trusted):
@@ -258,7 +258,7 @@ def read_log(folder):
 
 
 def collect(urls, folder, wanted, fetcher, workers):
-    """Fetches from `urls` into `folder` until it holds `wanted` pictures. Returns how many it has, and why others are not kept."""
+    """Fetches from `urls` into `folder` until it has `wanted` pictures. Returns how many it has, and why others were not kept."""
     done, thumbnails = read_log(folder)
     with open(folder / LOG, "a+b") as log:  # a line that was cut off must not take the next one with it
         log.seek(max(0, log.tell() - 1))
@@ -353,8 +353,8 @@ def main():
     if reasons:
         print("not kept: " + ", ".join(f"{number} ({why})" for why, number in reasons.most_common()))
     if not count:
-        raise UserError("no photo came; " + ("see above why" if urls else "without a network there is nothing to be found; else try "
-                        "another keyword or --engine"), status=1)
+        why = "see above why" if urls else "is there a network? Else try another keyword or --engine"
+        raise UserError(f"no photo came; {why}", status=1)
     missing = f"; {options.num} were asked for, but there are no more" if count < options.num else ""
     print(f"{count} photos in {options.out}{missing}\nnext: python pretreat.py --input {options.out} --crop face")
 

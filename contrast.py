@@ -34,8 +34,9 @@ def read_options():
     parser = runtime.Parser(__doc__)
     add = parser.add_argument
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--walk", type=runtime.seed_list, metavar="SEEDS", help="from the first of these faces to the next, and back")
-    what.add_argument("--sweep", type=runtime.seed_list, metavar="PLACES", help="change these numbers of z, counted from 0, one by one")
+    what.add_argument("--walk", type=runtime.seed_list, metavar="SEEDS", help="from each of these faces to the next, and back")
+    what.add_argument("--sweep", type=runtime.seed_list, metavar="PLACES",
+                      help="change these numbers of z, counted from 0, one by one")
     what.add_argument("--timelapse", type=Path, metavar="RUN", help="the sample grids of a run's folder, as a film")
     what.add_argument("--neighbours", action="store_true", help="the training faces nearest to each generated one")
     add("--n", type=runtime.number(int, 1), help="how many faces (default: 64 on each side; with --neighbours 8)")
@@ -127,14 +128,14 @@ def neighbours(generator, options):
     """Each generated face, and the training face nearest to it, beside the distance."""
     training = DataReader(options.data, 1)
     if training.size != generator.size:
-        raise UserError(f"--data {options.data}: its faces have {training.size} px, the generated ones {generator.size}; name those "
-                        "that the generator was trained on")
+        raise UserError(f"--data {options.data}: its faces have {training.size} px, the generated ones {generator.size}; name "
+                        "those that the generator was trained on")
     fakes = draw_faces(generator, face_inputs(generator.plan, range(options.seed, options.seed + (options.n or 8))))
     distances, places = metrics.nearest(fakes, training)
     path = out_path(options, "neighbours.png")
     figures.save_rows(path, {"generated": fakes, "nearest training face": training.faces[training.rows[places]]})
-    return (f"{len(fakes)} faces above the training faces nearest to them, {distances.min():.0f} to {distances.max():.0f} grey levels "
-            f"away: {path}")
+    return (f"{len(fakes)} faces above the training faces nearest to them, {distances.min():.0f} to {distances.max():.0f} "
+            f"grey levels away: {path}")
 
 
 def main():

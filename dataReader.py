@@ -80,6 +80,7 @@ class DataReader:
         self.size = self.faces.shape[1]
         attributes = self.manifest.get("attributes", [])
         wanted = parse_wanted(where, attributes, "--where")
+        self.where = ",".join(f"{name}={wanted[name]}" for name in sorted(wanted))
         self.conditional = parse_names(conditional, attributes, "--conditional")
         self.labels = self._read_labels(attributes) if attributes else np.empty((len(self.faces), 0), np.int8)
         self.labels_given = self.labels[:, [attributes.index(name) for name in self.conditional]]
@@ -108,12 +109,19 @@ class DataReader:
             if labels.dtype != np.int8 or labels.shape != (len(self.faces), len(attributes)):
                 raise ValueError("it does not belong to the faces beside it")
             return labels
-        except (OSError, ValueError) as error:
+        except (OSError, EOFError, ValueError) as error:
             raise UserError(f"{self.path / 'labels.npy'}: cannot be used ({error}); run pretreat.py --attributes again") from None
 
-    def label_shares(self):
-        """The attributes that come as labels → the share of the split's faces that has each."""
-        return dict(zip(self.conditional, (self.labels_given[self.rows] > 0).mean(axis=0).tolist()))
+    def label_sample(self, most=256):
+        """The attributes that come as labels → those of some of the split's faces, the same ones for all: lists of -1 and 1."""
+        some = self.labels_given[self.rows[figures.evenly(len(self.rows), most)]]
+        return dict(zip(self.conditional, some.T.tolist()))
+
+    def label_digest(self):
+        """A digest of which faces the labels choose, and which labels come along; "" where labels play no part."""
+        if not self.where and not self.conditional:
+            return ""
+        return hashlib.blake2b(self.rows.tobytes() + self.labels_given[self.rows].tobytes(), digest_size=8).hexdigest()
 
     def held_out_faces(self, most):
         """At most so many of the faces that are kept out of training, evenly spread: uint8 [N, S, S, 3]."""

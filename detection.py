@@ -55,6 +55,9 @@ def cut_face(image, points, size, margin=MARGIN):
     to_photo = estimate_transform("similarity", wanted, points)
     if to_photo.scale < 1 / MOST_ENLARGED:
         raise ValueError(f"a face is too small: {round(to_photo.scale * size)} px would become {size}")
+    if to_photo.scale >= 4:  # such a part of the photo would take hundreds of megabytes
+        factor = int(to_photo.scale // 2)
+        return cut_face(image.reduce(factor), points / factor, size, margin)
     finer = math.ceil(to_photo.scale)  # about one sample a pixel of the photo, and then their means
     corners = to_photo(np.array([[0, 0], [size, 0], [0, size], [size, size]]))
     left, top = np.floor(corners.min(axis=0)).astype(int) - 1

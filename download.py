@@ -6,9 +6,11 @@ import time
 import urllib.error
 import urllib.request
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from tqdm import tqdm
 
+from files import claim
 from runtime import UserError
 
 ATTEMPTS, PAUSE = 5, 2  # how often a connection may break off before anything came; seconds before the next
@@ -21,34 +23,46 @@ def fetch(url, path, kind, digest, otherwise):
     What has come so far lies in .part-NAME beside it; the next call goes on from there. `otherwise` says what to do where it
     does not work. Raises UserError then.
     """
+    if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
+        raise UserError(f"{url}: not an address on the web; expected http://… or https://…")
     part = Path(path).with_name(f".part-{Path(path).name}")
     part.parent.mkdir(parents=True, exist_ok=True)
+    with claim(part.parent):
+        receive_all(url, part, otherwise)
+        if digest_of(part, kind) != digest:
+            part.unlink()
+            raise UserError(f"{url}: gave another file than {Path(path).name} or a damaged one, which was deleted; try again, or "
+                            f"{otherwise}", status=1)
+        os.replace(part, path)
+
+
+def receive_all(url, part, otherwise):
+    """Fetches what `part` still lacks, however often the connection breaks off, as long as something comes."""
     failures = 0
     while True:
         had = part.stat().st_size if part.exists() else 0
         try:
             if receive(url, part, had):
-                break
+                return
             error = "the connection broke off"
         except urllib.error.HTTPError as answer:
             error = f"{answer.code} {answer.reason}"
             failures = ATTEMPTS if answer.code < 500 else failures  # no use in asking again
-        except (OSError, ValueError, http.client.HTTPException) as problem:
+        except (OSError, http.client.HTTPException) as problem:
             error = problem
         failures = failures + 1 if not part.exists() or part.stat().st_size <= had else 0
         if failures >= ATTEMPTS:
             kept = "what has come is kept, and the same command goes on from there" if part.exists() else "try again"
-            raise UserError(f"the download of {Path(path).name} failed ({error}); {kept}, or {otherwise}", status=1)
+            name = part.name.removeprefix(".part-")
+            raise UserError(f"the download of {name} failed ({error}); {kept}, or {otherwise}", status=1)
         time.sleep(PAUSE)
-    if digest_of(part, kind) != digest:
-        part.unlink()
-        raise UserError(f"{url}: gave another file than {Path(path).name} or a damaged one, which was deleted; try again, or "
-                        f"{otherwise}", status=1)
-    os.replace(part, path)
 
 
 def receive(url, part, had):
-    """Appends to `part`, which has `had` bytes, what the server has beyond them. Returns whether that is all of it."""
+    """Appends to `part`, which has `had` bytes, what the server has beyond them. Returns whether that is all of it.
+
+    Raises OSError where it sends a page for people, or less than there is already: that must not take the part's place.
+    """
     request = urllib.request.Request(url, headers={"Range": f"bytes={had}-"} if had else {})
     try:
         answer = urllib.request.urlopen(request, timeout=60)
@@ -57,7 +71,11 @@ def receive(url, part, had):
             return True
         raise
     with answer:
+        if answer.headers.get_content_type() == "text/html":
+            raise OSError("a page came in its place")
         if answer.status != 206:  # the whole file, from its beginning
+            if answer.length is not None and answer.length < had:
+                raise OSError("a smaller file came in its place")
             had = 0
         total = had + answer.length if answer.length is not None else None
         name = part.name.removeprefix(".part-")

@@ -54,30 +54,24 @@ def read_options():
     return parser.parse_args()
 
 
-def read_fakes(path, count, size, seed):
-    """At most `count` faces of what `path` names; the generator that drew them, and a digest of what it was trained on.
-
-    The latter two are None for pictures.
-    """
-    if path.suffix == ".safetensors":
-        generator, facts = load_generator(path)
-        print(f"{path}: {describe_generator(facts)}")
+def read_fakes(path, generator, count, size, seed):
+    """At most `count` faces of what `path` names, drawn by the `generator` where it is a weights file."""
+    if generator:
         check_size(path, generator.size, size)
-        inputs = face_inputs(generator.plan, range(seed, seed + count))
-        return draw_faces(generator, inputs), generator, facts["pictures"]
+        return draw_faces(generator, face_inputs(generator.plan, range(seed, seed + count)))
     if path.suffix == ".npy":
         if not path.exists():
             raise UserError(f"--fake {path}: no such file")
         faces = map_faces(path)[0]
         check_size(path, faces.shape[1], size)
-        return faces[chosen(len(faces), count, seed)], None, None
+        return faces[chosen(len(faces), count, seed)]
     pictures, faces = list_pictures([path], "--fake"), []
     for row in chosen(len(pictures), count, seed):
         try:
             faces.append(decode(pictures[row].read(), size, Crop("center")))
         except Exception as error:  # whatever a broken file makes a decoder say
             print(f"skipped {pictures[row].name}: {reason(error)}")
-    return np.array(faces), None, None
+    return np.array(faces)
 
 
 def check_size(path, size, wanted):
@@ -133,7 +127,7 @@ def judge_discriminator(path, fakes, heldout, known, fingerprint):
     return right
 
 
-def judge_attributes(generator, options):
+def judge_attributes(generator, where, options):
     """Whether a conditional generator draws what it is asked for, printed and returned, with a figure; {} where it is none."""
     if not generator or not generator.plan.labels:
         return {}
@@ -141,7 +135,8 @@ def judge_attributes(generator, options):
     if not set(names) <= set(DataReader(options.real, 1).manifest.get("attributes", [])):
         print(f"note: {options.real} has no labels by which to tell whether the attributes are there (pretreat.py --attributes)")
         return {}
-    training, heldout = (DataReader(options.real, 1, split=split, conditional=",".join(names)) for split in ("train", "heldout"))
+    training, heldout = (DataReader(options.real, 1, split=split, where=where, conditional=",".join(names))
+                         for split in ("train", "heldout"))
     shown = metrics.attributes_shown(generator, training, heldout, options.seed)
     print("\na small network, trained on the labels of real faces, is right about"
           + "".join(f"\n{name:18}" + ", ".join(f"{share:.1%} {what}" for what, share in shares.items())
@@ -156,12 +151,15 @@ def main():
     """The command: reads its options, gathers the faces, scores them, and writes table, file and page."""
     options = read_options()
     path = options.fake or find_generator()
-    heldout, training = (DataReader(options.real, 1, split=split) for split in ("heldout", "train"))
+    generator, facts = load_generator(path) if path.suffix == ".safetensors" else (None, {"where": "", "pictures": ""})
+    if generator:
+        print(f"{path}: {describe_generator(facts)}")
+    heldout, training = (DataReader(options.real, 1, split=split, where=facts["where"]) for split in ("heldout", "train"))
     if not SIZES[0] <= heldout.size <= SIZES[-1]:
         raise UserError(f"{options.real}: faces of {heldout.size} px cannot be scored; pack them with pretreat.py --size 64, "
                         f"or from {SIZES[0]} to {SIZES[-1]}")
     runtime.choose_device(options.device)
-    fakes, generator, trained_on = read_fakes(path, min(options.n, len(heldout), len(training)), heldout.size, options.seed)
+    fakes = read_fakes(path, generator, min(options.n, len(heldout), len(training)), heldout.size, options.seed)
     count = len(fakes)
     if count < FEWEST:
         raise UserError(f"{count} faces are too few, scores need {FEWEST}: {path} must hold so many, and {options.real} as many "
@@ -170,7 +168,7 @@ def main():
           + (f"; {options.n:,} were asked for, but there are no more" if count < options.n else ""))
     if count < FEW:
         print(f"note: so few make noisy scores; with {FEW} held out, before training, they mean more (pretreat.py --holdout)")
-    same_split = trained_on in (None, "", training.fingerprint())  # nothing is known of pictures, nor of older weights
+    same_split = facts["pictures"] in ("", training.fingerprint())  # nothing is known of pictures, nor of older weights
     if not same_split:
         print(f"note: these weights were trained on other faces than those of {options.real}, perhaps on some that are held out "
               "here: the scores may flatter them")
@@ -189,7 +187,7 @@ def main():
     scores = {name: score(some, reals, options.seed) for name, some in sets.items()}
     print(f"\n{table(scores)}\n\n{LEGEND}")
     right = judge_discriminator(path, fakes, real_faces, known_faces, training.fingerprint())
-    shown = judge_attributes(generator, options)
+    shown = judge_attributes(generator, facts["where"], options)
 
     write_json(options.out / "scores.json", {
         "fake": str(path), "real": options.real, "n": count, "seed": options.seed, "scores": scores,

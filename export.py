@@ -93,8 +93,8 @@ def quiet():
 def export(generator, folder):
     """Writes a generator into `folder` as generator.json or .pdmodel (with .pdiparams), generator.onnx, and example.py.
 
-    Both models take z, with the labels behind it, float32 [N, inputs], and give float32 [N, 3, size, size] in [-1, 1]. Returns the
-    largest difference of each from the network itself. Raises UserError where packages are missing, or a model draws something else.
+    Both models take z, with the labels behind it, float32 [N, inputs], and give float32 [N, 3, size, size] in [-1, 1]. Returns
+    the largest difference of each from the network itself. Raises UserError where packages are missing, or a model differs.
     """
     try:
         with quiet():

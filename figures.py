@@ -39,7 +39,8 @@ def save_film(path, frames, seconds):
             import imageio.v2 as imageio
             import imageio_ffmpeg  # noqa: F401  (which writes it)
 
-            imageio.mimsave(temporary, list(frames), format="FFMPEG", fps=max(1, round(len(frames) / seconds)), macro_block_size=2)
+            speed = max(1, round(len(frames) / seconds))
+            imageio.mimsave(temporary, list(frames), format="FFMPEG", fps=speed, macro_block_size=2)
         else:
             first, *others = [Image.fromarray(frame) for frame in frames]
             first.save(temporary, save_all=True, append_images=others, duration=round(1000 * seconds / len(frames)), loop=0)

@@ -75,9 +75,9 @@ def main():
     generator, facts = load_generator(weights)
     print(f"{weights}: {describe_generator(facts)}")
     if options.export:
-        differences = export(generator, options.export)
-        print("".join(f"{name}: differs from the network by {difference:.1e} at most\n" for name, difference in differences.items())
-              + f"next: cd {options.export} && python example.py")
+        for name, difference in export(generator, options.export).items():
+            print(f"{name}: differs from the network by {difference:.1e} at most")
+        print(f"next: cd {options.export} && python example.py")
         return
     if options.attr and not facts["labels"]:
         raise UserError(f"--attr {options.attr}: these weights know no attributes; train some with train.py --conditional")

@@ -28,9 +28,12 @@ class Monitor:
     total_steps      where the run ends, for the time that is left
     seconds          training time before `start_step`
     visualdl         also write VisualDL's log, into folder/visualdl
+    sure             D's mean probability of "real" on reals above which it has won
     """
 
-    def __init__(self, folder, start_step, total_steps, steps_per_epoch, batch_size, seconds=0.0, visualdl=False):
+    def __init__(self, folder, start_step, total_steps, steps_per_epoch, batch_size, seconds=0.0, visualdl=False,
+                 sure=0.95):
+        self.sure = sure
         self.folder, self.batch_size, self.steps_per_epoch = Path(folder), batch_size, steps_per_epoch
         self.step, self.total_steps = start_step, total_steps
         self.started, self.seconds_before = time.perf_counter(), seconds
@@ -129,7 +132,7 @@ class Monitor:
             self._judge_variety(faces, reals)
 
     def _judge_balance(self, line):
-        self.won = self.won + 1 if line["d_real"] > 0.95 and line["d_fake"] < 0.05 else 0
+        self.won = self.won + 1 if line["d_real"] > self.sure and line["d_fake"] < 0.05 else 0
         if self.won == PATIENCE:
             self.warn(f"D has told real from fake almost without error for {PATIENCE * LOG_EVERY} steps (D(x) near 1, "
                       "D(G(z)) near 0), so G learns little. If the samples do not get better: more photos, a smaller "

@@ -162,23 +162,20 @@ def crop_face(image, filled, scale, size, crop):
 
 
 def cut_faces(data, size, crop):
-    """The bytes of a picture file → its faces, a list of uint8 [size, size, 3]: one, or with --crop face as many as are found.
+    """The bytes of a picture file → its faces, a list of uint8 [size, size, 3], and why others were left out, a list of texts.
 
-    Raises an exception that says what is wrong with them, or that there are none.
+    There is one face, or with --crop face as many as are found. Raises an exception that says what is wrong with the file.
     """
     if crop.kind != "face":
-        return [decode(data, size, crop)]
+        return [decode(data, size, crop)], []
     image, _, _ = open_picture(data)
-    found = find_faces(image)
-    faces, errors = [], []
-    for points in found:
+    faces, reasons = [], []
+    for points in find_faces(image):
         try:
             faces.append(cut_face(image, points, size, crop.margin))
         except ValueError as error:
-            errors.append(error)
-    if not faces:
-        raise errors[0] if errors else ValueError("no face found")
-    return faces
+            reasons.append(str(error))
+    return faces, reasons if faces or reasons else ["no face found"]
 
 
 def decode(data, size, crop):

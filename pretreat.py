@@ -24,7 +24,7 @@ from tqdm import tqdm
 import figures
 from attributes import read_list
 from detection import MARGIN, load_detector
-from download import fetch
+from download import digest_of, fetch
 from files import claim, flush, replace_folder, write_json
 from photos import PICTURES, Crop, Picture, cut_faces, list_pictures, reason
 from runtime import UserError
@@ -32,7 +32,8 @@ from runtime import UserError
 MADE_HERE = {"faces.npy", "labels.npy", "manifest.json", "preview.png"}
 CELEBA = "img_align_celeba"
 CELEBA_URL = ("https://drive.usercontent.google.com/download?id=0B7EVK8r0v71pZjFTYXZWM3FlRnM&export=download&confirm=t"
-              "&resourcekey=0-dYn9z10tMJOBAkviAcfdyQ")  # as http://mmlab.ie.cuhk.edu.hk/projects/CelebA.html links to it
+              "&resourcekey=0-dYn9z10tMJOBAkviAcfdyQ")  # as its page links to it
+CELEBA_PAGE = "http://mmlab.ie.cuhk.edu.hk/projects/CelebA.html"
 CELEBA_MD5 = "00d2c5bc6d35e252742224ab0c1e8fcb"
 CHUNK = 32  # pictures that a thread takes at a time; handing over single ones costs half as much as decoding them
 
@@ -43,6 +44,16 @@ def find_input():
     for mount in sorted(Path.home().glob("data/data*")):
         places += [mount / CELEBA, mount / (CELEBA + ".zip")]
     return [place for place in places if place.exists()][:1]
+
+
+def download_celeba(url):
+    """Fetches CelebA's archive, where it is not there yet; returns its path."""
+    path = Path(CELEBA + ".zip")
+    if not path.exists():
+        fetch(url, path, "md5", CELEBA_MD5, f"fetch {path} with a browser from {CELEBA_PAGE}, or name a mirror with --url")
+    elif digest_of(path, "md5") != CELEBA_MD5:
+        raise UserError(f"{path}: is not CelebA's archive, or not all of it; move it away, or leave out --download to take it as it is")
+    return path
 
 
 def builtin_pictures():
@@ -62,8 +73,9 @@ def decode_chunk(pictures, size, crop):
     names, faces, skipped = [], [], []
     for picture in pictures:
         try:
-            found = cut_faces(picture.read(), size, crop)
+            found, left_out = cut_faces(picture.read(), size, crop)
             faces += found
+            skipped += [{"name": picture.name, "reason": why} for why in left_out]
             names += [picture.name] if crop.kind != "face" else [f"{picture.name}#{i}" for i in range(1, len(found) + 1)]
         except (MemoryError, UserError):
             raise
@@ -176,7 +188,7 @@ def read_options():
     add = parser.add_argument
     add("--input", nargs="+", metavar="PATH", help="folders and .zip files of photos (default: CelebA, where it is found)")
     add("--download", action="store_true", help=f"fetch CelebA's aligned pictures to {CELEBA}.zip first, unless it is there")
-    add("--url", default=CELEBA_URL, help="where from (default: CelebA's own place at Google Drive)")
+    add("--url", help="where from (default: CelebA's own place at Google Drive)")
     add("--out", type=Path, default=Path("imgs"), metavar="DIR", help="(default: imgs)")
     add("--size", type=runtime.number(int, 8, 1024), default=64, help="height and width of a face, px (default: 64)")
     add("--crop", choices=("auto", "celeba", "center", "face"), default="auto",
@@ -201,6 +213,8 @@ def read_options():
             raise UserError("--attributes goes with one face a picture, not with --crop face")
     if options.download and options.input:
         raise UserError("--download takes what it fetches as the input; leave --input away")
+    if options.url and not options.download:
+        raise UserError("--url goes with --download")
     options.crop = Crop(options.crop, options.box, MARGIN if options.margin is None else options.margin)
     return options
 
@@ -210,9 +224,8 @@ def main():
     options = read_options()
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # such a picture is skipped, and listed
     check_out(options.out)
-    if options.download and not Path(CELEBA + ".zip").exists():
-        fetch(options.url, CELEBA + ".zip", "md5", CELEBA_MD5, "fetch img_align_celeba.zip with a browser from "
-              "http://mmlab.ie.cuhk.edu.hk/projects/CelebA.html, or name a mirror with --url")
+    if options.download:
+        options.input = [download_celeba(options.url or CELEBA_URL)]
     sources = [str(path) for path in options.input or find_input()]
     if sources:
         pictures = list_pictures(sources)

@@ -32,16 +32,15 @@ def noise(seed, purpose, update, count, z_dim, kind="normal"):
 def face_inputs(plan, seeds, wanted=None):
     """What the faces that `seeds` name are drawn from: float32 [len(seeds), inputs], a row a seed.
 
-    That is z, as the generator's `plan` has it (see zoo.build_generator), and behind it the labels of a conditional one, -1 or 1:
-    those in `wanted` (attribute → label) as asked, the others as often 1 as among the training faces.
+    That is z, as the generator's `plan` has it (see zoo.Plan), and behind it the labels of a conditional one, -1 or 1: those in
+    `wanted` (attribute → label) as asked, the others those of a training face.
     """
+    wanted = wanted or {}
     rows = np.empty((len(seeds), plan.z_dim + len(plan.labels)), np.float32)
     for row, seed in zip(rows, seeds):
         row[:plan.z_dim] = NOISES[plan.noise](draws(seed, "face"), plan.z_dim)
-        chances = draws(seed, "labels").random(len(plan.labels))
-        for place, (name, share) in enumerate(plan.labels.items()):
-            label = 1 if chances[place] < share else -1
-            row[plan.z_dim + place] = (wanted or {}).get(name, label)
+        chance = draws(seed, "labels").random()
+        row[plan.z_dim:] = [wanted.get(name, labels[int(chance * len(labels))]) for name, labels in plan.labels.items()]
     return rows
 
 

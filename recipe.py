@@ -14,12 +14,12 @@ CLASSIC = {"batch": 128, "flip": False, "augment": "off", "ema": 0, "up": "decon
 PRESETS = {"best": {}, "classic": CLASSIC}
 
 # A run can only be gone on with when these are as they were.
-MATTERS = ("pictures", "where", "conditional", "batch", "arch", "channels", "z_dim", "noise", "up", "spectral_norm", "loss",
-           "label_smoothing", "r1", "augment", "augment_p", "flip", "ema", "lr_d", "lr_g", "beta1", "beta2", "seed", "d_steps",
+MATTERS = ("pictures", "where", "conditional", "labelled", "batch", "arch", "channels", "z_dim", "noise", "up", "spectral_norm",
+           "loss", "label_smoothing", "r1", "augment", "augment_p", "flip", "ema", "lr_d", "lr_g", "beta1", "beta2", "seed", "d_steps",
            "g_steps")
 # What was in force in runs that were saved before there were these options.
-OLDER = {"where": "", "conditional": "", "labels": {}, "arch": "dcgan", "noise": "normal", "up": "deconv", "spectral_norm": False,
-         "loss": "bce", "label_smoothing": 0, "r1": 0, "augment": "off", "augment_p": 1.0, "flip": False, "ema": 10_000}
+OLDER = {"where": "", "conditional": "", "labelled": "", "labels": {}, "arch": "dcgan", "noise": "normal", "up": "deconv",
+         "spectral_norm": False, "loss": "bce", "label_smoothing": 0, "r1": 0, "augment": "off", "augment_p": 1.0, "flip": False, "ema": 10_000}
 
 
 def parse_options(description):
@@ -97,8 +97,11 @@ def parse_options(description):
     options = parser.parse_args()
     if options.arch != "dcgan" and (options.up or options.spectral_norm):
         raise UserError("--up and --spectral-norm go with --arch dcgan alone; the other networks have their own layers")
+    if options.arch != "dcgan" and options.r1:
+        raise UserError("--r1 goes with --arch dcgan alone; layers of the other networks have no second derivative")
     if options.label_smoothing and options.loss not in SMOOTHED:
-        raise UserError(f"--label-smoothing goes with --loss {', '.join(SMOOTHED)}; --loss {options.loss} knows no probabilities")
+        raise UserError(f"--loss {options.loss} knows no probabilities to smooth; add --label-smoothing 0, or take one of "
+                        f"{', '.join(SMOOTHED)}")
     for key, default in (("lr_d", 2e-4), ("lr_g", 1e-4)):
         if getattr(options, key) is None:
             setattr(options, key, default if options.lr is None else options.lr)
@@ -120,13 +123,16 @@ def differences(before, options):
     phrases = []
     for key in MATTERS:
         had, wanted = before[key], getattr(options, key)
-        if key == "pictures" and had != wanted:
-            phrases.append(f"--data ({options.data} holds other faces than those it was trained on)")
-        elif had != wanted:
+        if had == wanted or key == "labelled" and phrases:  # other labels are no wonder where others are asked for
+            continue
+        if key in ("pictures", "labelled"):
+            what = {"pictures": "faces", "labelled": "labels"}[key]
+            phrases.append(f"--data ({options.data} holds other {what} than those it was trained on)")
+        else:
             phrases.append(f"--{key.replace('_', '-')} (it has {in_words(had)}, you ask for {in_words(wanted)})")
     return phrases
 
 
 def in_words(value):
     """An option's value as the user knows it: flags are on or off."""
-    return ("off", "on")[value] if isinstance(value, bool) else value
+    return ("off", "on")[value] if isinstance(value, bool) else "none" if value == "" else value

@@ -118,7 +118,8 @@ def train(options, reader, players, folder, start_step, total_steps, seconds):
     """The training loop, from `start_step` until `total_steps` are done. Returns the signal that cut it short, or None."""
     steps_per_epoch = steps_an_epoch(reader, options)
     step_images = reader.batch_size * options.d_steps
-    monitor = Monitor(folder, start_step, total_steps, steps_per_epoch, step_images, seconds, options.visualdl)
+    monitor = Monitor(folder, start_step, total_steps, steps_per_epoch, step_images, seconds, options.visualdl,
+                      sure=0.95 * (1 - options.label_smoothing))
     batches = reader.batches(start_step * options.d_steps)
     z = face_inputs(players.average.plan, range(100))  # seeds 0–99: the same hundred faces in every grid
     reals = reader.faces[reader.rows[figures.evenly(len(reader))]]
@@ -244,7 +245,8 @@ def main():
     reader = DataReader(options.data, options.batch, flip=options.flip, seed=options.seed, rank=ranks.RANK, ranks=ranks.COUNT,
                         where=options.where, conditional=options.conditional)
     zoo.check_size(options.arch, reader.size)
-    options.pictures, options.labels = reader.fingerprint(), reader.label_shares()
+    options.pictures, options.labelled, options.labels = reader.fingerprint(), reader.label_digest(), reader.label_sample()
+    options.where, options.conditional = reader.where, ",".join(reader.conditional)  # however they were typed
     which = f" with {options.where}" if options.where else ""
     print(f"data: {len(reader)} faces{which} of {reader.size} px in {options.data}, "
           f"{reader.batches_per_epoch} batches of {reader.batch_size} an epoch")

@@ -1,8 +1,9 @@
 """Published face networks, by name (train.py --arch), made of the blocks of network.py.
 
 Each follows its source in layers, their order, kernels, biases, and widths (those of --channels 64, with which they scale);
-the initial weights are N(0, 0.02) in all of them. A network is a list of layers: a generator's take z with the labels, if any,
-[N, inputs]; a discriminator's give one number a picture, or two (fake, real) for --loss softmax.
+the initial weights are N(0, 0.02) in all of them. A network is a list of layers. A generator's first one takes float32
+[N, inputs], which is z, with the labels behind it in a conditional run. A discriminator's last one gives [N, outputs], of which
+there is 1, or 2 for --loss softmax.
 """
 from typing import Callable, NamedTuple
 
@@ -157,11 +158,16 @@ class ZooDiscriminator(nn.Sequential):
         return to_logits(super().forward(pictures))
 
 
+def sizes_of(arch):
+    """The picture sizes, px, that an architecture is made for, the usual one first."""
+    return (64, *SIZES) if arch == "dcgan" else ZOO[arch].sizes
+
+
 def check_size(arch, size):
     """Raises UserError where an architecture is not made for pictures of `size` px."""
-    usual, *others = (64, *SIZES) if arch == "dcgan" else ZOO[arch].sizes
-    if size not in (usual, *others):
-        sizes = ", ".join(map(str, sorted({usual, *others})))
+    usual = sizes_of(arch)[0]
+    if size not in sizes_of(arch):
+        sizes = ", ".join(map(str, sorted({*sizes_of(arch)})))
         raise UserError(f"--arch {arch}: draws pictures of {sizes} px, but the packed faces have {size}; pack them again: "
                         f"python pretreat.py --size {usual} --out imgs{usual}, then train.py --data imgs{usual}")
 
@@ -173,7 +179,7 @@ class Plan(NamedTuple):
     size: int = 64  # height and width of its pictures, px
     z_dim: int = 100  # how many random numbers a face is drawn from
     noise: str = "normal"  # their distribution, a name in randomness.NOISES
-    labels: dict = {}  # of a conditional generator: attribute → the share of the training faces that have it
+    labels: dict = {}  # of a conditional generator: attribute → its labels, -1 or 1, in a sample of the training faces
     channels: int = 64
     up: str = "deconv"  # for dcgan, a name in network.UPSAMPLINGS
 

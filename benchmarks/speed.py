@@ -333,7 +333,7 @@ def main():
     with tempfile.TemporaryDirectory() as place:
         place = Path(place)
         facts = {"arch": "dcgan", "size": 64, "z_dim": 100, "channels": 64, "up": "deconv", "noise": "normal", "labels": {},
-                 "step": 0, "images_seen": 0,
+                 "where": "", "step": 0, "images_seen": 0,
                  "data": "none", "pictures": "", "seed": 0, "scores": {}}
         checkpoint.save_generator(place / "weights.safetensors", Generator(), facts)
         for section in options.sections or MEASURES:

@@ -1,9 +1,9 @@
-"""Trains each network of zoo.py on the same faces for the same number of images seen, and scores it: the README's table of networks.
+"""Trains each network of zoo.py on the same faces for the same number of images seen, and scores it.
 
     python benchmarks/zoo.py --input img_align_celeba.zip --images 30000 --channels 32
 
-Each by the commands that a user would type: pretreat.py at the network's own size, train.py --arch, evaluate.py. Stopped, the same
-command goes on. Writes a folder for each, and table.md and zoo.png, twelve faces of each, beside them.
+Each by the commands that a user would type: pretreat.py at the network's own size, with the same crop for all, train.py --arch,
+evaluate.py. Stopped, the same command goes on. Writes a folder for each, and beside them table.md and zoo.png, twelve faces of each.
 """
 import json
 import os
@@ -46,8 +46,9 @@ def train_and_score(name, options):
     log = options.out / f"{name}.log"
     call("train.py", "--arch", name, "--device", options.device, "--data", data, "--out", folder, "--channels", options.channels,
          "--batch", BATCH, "--steps", options.images // BATCH, log=log, workers=options.workers)
-    if not (folder / "scores.json").exists():
-        call("evaluate.py", "--device", options.device, "--fake", folder / "generator.safetensors", "--real", data, "--n", options.n,
+    weights, scores = folder / "generator.safetensors", folder / "scores.json"
+    if not scores.exists() or scores.stat().st_mtime < weights.stat().st_mtime:
+        call("evaluate.py", "--device", options.device, "--fake", weights, "--real", data, "--n", options.n,
              "--out", folder, log=log, workers=options.workers)
     return folder
 
@@ -57,9 +58,9 @@ def row(name, folder):
     generator, _ = load_generator(folder / "generator.safetensors")
     learned = sum(weight.size for weight in generator.parameters() if not weight.stop_gradient)
     scores = json.loads((folder / "scores.json").read_text())["scores"]
-    ours = scores["generated"]
-    return (f"| `{name}` | {SIZES[name]} | {learned / 1e6:.1f} | {ours['swd_mean']:.1f} | {scores['training faces']['swd_mean']:.1f} | "
-            f"{ours['ms_ssim']:.3f} | {scores['training faces']['ms_ssim']:.3f} | {ours['two_sample']:.3f} | {ours['nearest']:.2f} |")
+    ours, real = scores["generated"], scores["training faces"]
+    return (f"| `{name}` | {SIZES[name]} | {learned / 1e6:.1f} | {ours['swd_mean']:.1f} | {real['swd_mean']:.1f} | "
+            f"{ours['ms_ssim']:.3f} | {real['ms_ssim']:.3f} | {ours['two_sample']:.3f} | {ours['nearest']:.2f} |")
 
 
 def shown(folder):
@@ -70,7 +71,7 @@ def shown(folder):
 
 
 def main():
-    """The command: packs the sizes, trains and scores the networks, `--workers` at a time, and writes the table and the picture."""
+    """The command: packs, trains and scores, `--workers` networks at a time, and writes the table and the picture."""
     parser = runtime.Parser(__doc__)
     add = parser.add_argument
     add("--input", type=Path, required=True, metavar="PATH", help="CelebA's pictures")

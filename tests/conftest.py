@@ -70,6 +70,7 @@ def server(monkeypatch):
             self.send_response(server.status if server.status != 200 else status)
             content = server.content[start:] if server.status == 200 and status != 416 else b""
             self.send_header("Content-Length", str(len(content)))
+            self.send_header("Content-Type", server.kind)
             self.end_headers()
             self.wfile.write(content[:server.breaks])
 
@@ -78,6 +79,7 @@ def server(monkeypatch):
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.content, server.status, server.breaks, server.ranges, server.asked = b"", 200, None, True, []
+    server.kind = "application/zip"
     server.url = f"http://127.0.0.1:{server.server_port}"
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()

@@ -49,7 +49,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
                     self.wfile.write(bytes(2 ** 16))
                 if name == "slow":
                     self.dribble()
-                self.wfile.write({"page.jpg": b"<html>Log in</html>", "drawing": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n",
+                self.wfile.write({"page.jpg": b"<html>Log in</html>",
+                                  "drawing": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n",
                                   "half": photo(5, "png")[:500], "same": photo(97, "png", 320)}.get(name)
                                  or photo(sum(name.encode())))
             except OSError:
@@ -181,9 +182,9 @@ def test_a_keyword_is_searched_for(command, tmp_path, monkeypatch):
         return type("Answer", (), {"content": json.dumps({"data": data}).encode()})()
 
     monkeypatch.setattr(requests.Session, "get", get)
+    numbers = np.random.default_rng(0)
     monkeypatch.setattr(collect, "obtain", lambda fetcher, url: (
-        {"url": url, "file": url.rpartition("/")[2], "looks": ""}, np.random.default_rng(len(asked) * 99 + int(url[-6:-4].strip("-"))).integers(
-            0, 256, (16, 16, 3)), photo(0)))
+        {"url": url, "file": url.rpartition("/")[2], "looks": ""}, numbers.integers(0, 256, (16, 16, 3)), photo(0)))
     result = command(collect, "--keyword", "人脸", "--num", 15, "--out", tmp_path / "photos")
     assert result.status == 0 and "人脸" in asked[0] and "45 photos" in result.out and len(pictures(tmp_path / "photos")) == 15
 

@@ -10,8 +10,8 @@ from network import draw_faces
 from randomness import between, face_inputs
 from zoo import Plan, build_generator
 
-FACTS = {"arch": "dcgan", "size": 16, "z_dim": 8, "channels": 4, "up": "deconv", "noise": "normal", "labels": {}, "pictures": "",
-         "step": 1, "images_seen": 1, "data": "nothing", "seed": 0, "scores": {}}
+FACTS = {"arch": "dcgan", "size": 16, "z_dim": 8, "channels": 4, "up": "deconv", "noise": "normal", "labels": {},
+         "where": "", "pictures": "", "step": 1, "images_seen": 1, "data": "nothing", "seed": 0, "scores": {}}
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def test_an_mp4_is_written_where_it_can_be(show, tmp_path):
 @pytest.mark.parametrize("kind", ["normal", "uniform"])
 def test_the_way_between_two_faces(kind):
     """From one to the other; for normal noise never nearer to 0 than they are."""
-    plan = Plan(z_dim=100, noise=kind, labels={"Smiling": 0.5})
+    plan = Plan(z_dim=100, noise=kind, labels={"Smiling": [1, -1]})
     one, other = face_inputs(plan, [1], {"Smiling": 1})[0], face_inputs(plan, [2], {"Smiling": -1})[0]
     way = between(plan, one, other, 10)
     assert np.allclose(way[0], one, atol=1e-5) and np.allclose(way[5, -1], 0) and way.dtype == np.float32

@@ -53,6 +53,22 @@ def test_what_does_not_work_gets_a_sentence(server, get, tmp_path, changes, word
     assert sum(path.stat().st_size for path in tmp_path.iterdir()) == kept
 
 
+@pytest.mark.parametrize("changes", [{"kind": "text/html"}, {"ranges": False, "content": b"the quota is used up"}])
+def test_what_has_come_is_not_lost_to_a_page_in_its_place(server, get, tmp_path, changes):
+    (tmp_path / ".part-archive.zip").write_bytes(CONTENT[:5000])
+    vars(server).update(changes)
+    with pytest.raises(UserError, match="in its place"):
+        get()
+    assert (tmp_path / ".part-archive.zip").read_bytes() == CONTENT[:5000]
+
+
+@pytest.mark.parametrize("url", ["file:///etc/passwd", "archive.zip", "https://"])
+def test_what_is_no_address(tmp_path, url):
+    with pytest.raises(UserError, match="not an address") as error:
+        fetch(url, tmp_path / "archive.zip", "md5", "0", "fetch it by hand")
+    assert error.value.status == 2
+
+
 def test_a_server_that_is_not_there(tmp_path, monkeypatch):
     monkeypatch.setattr(download, "PAUSE", 0)
     with pytest.raises(UserError, match="refused"):

@@ -13,7 +13,8 @@ import export
 import generator
 from zoo import Plan, build_generator
 
-PLANS = [Plan(size=16, z_dim=8, channels=4), Plan(size=32, z_dim=8, channels=4, up="resize", labels={"Smiling": 0.5, "Male": 0.4}),
+PLANS = [Plan(size=16, z_dim=8, channels=4),
+         Plan(size=32, z_dim=8, channels=4, up="resize", labels={"Smiling": [1, -1], "Male": [1, 1]}),
          Plan("fakeface128", 128, 8, "uniform01", channels=1), Plan("dcgan5x5", 48, 8, "uniform", channels=4),
          Plan("tanh-upsample64", 64, 8, channels=4), Plan("upsample48", 48, 8, channels=4), Plan("dcgan28", 28, 8, channels=4)]
 
@@ -22,8 +23,8 @@ def saved(plan, path):
     made = build_generator(plan)
     for _ in range(3):  # so that the batch-norm statistics are not those of the start
         made(paddle.randn([8, plan.z_dim + len(plan.labels)]))
-    checkpoint.save_generator(path, made, {**plan._asdict(), "pictures": "", "step": 1, "images_seen": 1, "data": "nothing", "seed": 0,
-                                           "scores": {}})
+    checkpoint.save_generator(path, made, {**plan._asdict(), "pictures": "", "where": "", "step": 1, "images_seen": 1,
+                                           "data": "nothing", "seed": 0, "scores": {}})
     return path
 
 

@@ -299,7 +299,8 @@ def test_a_box_is_of_so_many_px_of_the_photo(tmp_path, command):
 
 @pytest.mark.parametrize("arguments, said", [(("--box", 100), "--crop center"), (("--margin", 5), "--crop face"),
                                              (("--crop", "celeba", "--box", 100), "--crop center"),
-                                             (("--download", "--input", "x.zip"), "--input")])
+                                             (("--download", "--input", "x.zip"), "--input"),
+                                             (("--url", "http://127.0.0.1/x.zip"), "--download")])
 def test_options_that_do_not_go_together(tmp_path, command, arguments, said):
     result = command(pretreat, "--out", tmp_path / "imgs", *arguments)
     assert result.status == 2 and said in result.err and not (tmp_path / "imgs").exists()
@@ -317,11 +318,15 @@ def test_celeba_is_fetched_where_it_is_not_there(tmp_path, command, monkeypatch,
     for _ in range(2):  # the second time it is there
         assert command(pretreat, "--download", "--url", server.url + "/celeba.zip").status == 0
     assert len(server.asked) == 2 and packed(tmp_path / "imgs")[1]["names"] == ["img_align_celeba/000001.jpg"]
+    (tmp_path / "img_align_celeba.zip").write_bytes(b"something else")
+    result = command(pretreat, "--download", "--url", server.url + "/celeba.zip")
+    assert result.status == 2 and "not CelebA's archive" in result.err
 
 
 def test_pictures_in_flight_are_bounded(monkeypatch):
     decoded = []
-    monkeypatch.setattr(pretreat, "cut_faces", lambda _, size, crop: decoded.append(1) or [np.zeros((size, size, 3), np.uint8)])
+    monkeypatch.setattr(pretreat, "cut_faces", lambda _, size, crop: decoded.append(1) or
+                        ([np.zeros((size, size, 3), np.uint8)], []))
     pictures = [photos.Picture("a.png", bytes)] * 100 * pretreat.CHUNK
     chunks = pretreat.decode_all(pictures, 8, photos.Crop(), workers=2)
     next(chunks)

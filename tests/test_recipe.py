@@ -40,7 +40,7 @@ def test_small_sets_are_augmented(parse, capsys):
 
 def test_options_that_came_later_do_not_stop_an_older_run(parse):
     options = parse("--lr-g 1e-3")
-    options.pictures = "aa"
+    options.pictures, options.labelled = "aa", ""
     before = {**vars(options), "lr_g": 2e-4}
     del before["loss"]
     assert recipe.differences(before, options) == ["--lr-g (it has 0.0002, you ask for 0.001)"]
