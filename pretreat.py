@@ -52,7 +52,7 @@ def download_celeba(url):
     if not path.exists():
         fetch(url, path, "md5", CELEBA_MD5, f"fetch {path} with a browser from {CELEBA_PAGE}, or name a mirror with --url")
     elif digest_of(path, "md5") != CELEBA_MD5:
-        raise UserError(f"{path}: is not CelebA's archive, or not all of it; move it away, or leave out --download to take it as it is")
+        raise UserError(f"{path}: is not CelebA's archive, or not all of it; move it away, or leave --download out to use it so")
     return path
 
 

@@ -15,11 +15,12 @@ PRESETS = {"best": {}, "classic": CLASSIC}
 
 # A run can only be gone on with when these are as they were.
 MATTERS = ("pictures", "where", "conditional", "labelled", "batch", "arch", "channels", "z_dim", "noise", "up", "spectral_norm",
-           "loss", "label_smoothing", "r1", "augment", "augment_p", "flip", "ema", "lr_d", "lr_g", "beta1", "beta2", "seed", "d_steps",
-           "g_steps")
+           "loss", "label_smoothing", "r1", "augment", "augment_p", "flip", "ema", "lr_d", "lr_g", "beta1", "beta2", "seed",
+           "d_steps", "g_steps")
 # What was in force in runs that were saved before there were these options.
 OLDER = {"where": "", "conditional": "", "labelled": "", "labels": {}, "arch": "dcgan", "noise": "normal", "up": "deconv",
-         "spectral_norm": False, "loss": "bce", "label_smoothing": 0, "r1": 0, "augment": "off", "augment_p": 1.0, "flip": False, "ema": 10_000}
+         "spectral_norm": False, "loss": "bce", "label_smoothing": 0, "r1": 0, "augment": "off", "augment_p": 1.0, "flip": False,
+         "ema": 10_000}
 
 
 def parse_options(description):

@@ -3,7 +3,7 @@
     python benchmarks/zoo.py --input img_align_celeba.zip --images 30000 --channels 32
 
 Each by the commands that a user would type: pretreat.py at the network's own size, with the same crop for all, train.py --arch,
-evaluate.py. Stopped, the same command goes on. Writes a folder for each, and beside them table.md and zoo.png, twelve faces of each.
+evaluate.py. Stopped, the same command goes on. Writes a folder for each, and beside them table.md and zoo.png with faces of each.
 """
 import json
 import os
