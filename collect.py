@@ -11,17 +11,12 @@ import runtime  # noqa: I001  (first, as in every script)
 import base64
 import hashlib
 import io
-import ipaddress
 import json
 import logging
-import socket
-import threading
-import time
 import warnings
 from collections import Counter
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from pathlib import Path
-from urllib.parse import urljoin
 
 import numpy as np
 from PIL import Image
@@ -33,168 +28,18 @@ from runtime import UserError
 
 try:
     import urllib3
+
+    from web import PAUSE, Fetcher, Refused
 except ImportError:
     raise SystemExit("collect.py needs packages that are not installed; type: pip install -r requirements-photos.txt") from None
 
 CAUTION = """Photos on the web belong to those who made them, and faces to those who wear them, who have not agreed to this.
 Use what you collect for your own study, do not publish it, and ask before you train anything on it that others will see."""
 LOG = "collected.jsonl"
-REDIRECTS = 5
-TIMEOUT = urllib3.Timeout(connect=10, read=10)  # seconds for each thing that a server says
-MOST_SECONDS = 60  # for all of it
-MOST_BYTES = 20 * 2**20  # of a picture
 ATTEMPTS = 3
-BUSY = (408, 429)  # and all from 500 on: another time may be better
 ENDINGS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif", "BMP": "bmp", "TIFF": "tif", "PPM": "ppm"}
 ALIKE = 0.03  # how much the thumbnails of copies differ at most, as a share of their contrast; those of other photos do by 0.07
-PAUSE = 0.5  # seconds between two requests to the same host
 MOST_FOUND = 1000  # what the searches give for a keyword
-HEADERS = {"User-Agent": "Mozilla/5.0 (compatible; photo collector for study)", "Accept": "image/jpeg, image/png, image/webp"}
-HERE = threading.local()  # .call: the request that this thread waits for
-
-
-class Refused(Exception):
-    """A picture that is not to be had, however often one asks; the message says why."""
-
-
-class Call:
-    """A request under way, and whether it was ended because it took too long."""
-
-    socket, late = None, False
-
-
-class Watched:
-    """A connection on which another thread can hang up."""
-
-    def request(self, *arguments, **others):
-        super().request(*arguments, **others)
-        HERE.call.socket = self.sock
-
-
-class Public(Watched):
-    """One that lets go, before it has said anything, of a host in a private network: of one's router, say."""
-
-    def _new_conn(self):
-        connection = super()._new_conn()
-        if is_private(connection.getpeername()[0]):
-            connection.close()
-            raise Refused("leads to a private address")
-        return connection
-
-
-def is_private(host):
-    """Whether a host is written as an address that the web does not lead to, or as localhost."""
-    try:
-        address = ipaddress.ip_address(host.strip("[]").partition("%")[0])
-    except ValueError:
-        return host == "localhost"
-    return not address.is_global or address.is_multicast
-
-
-def connections(kind):
-    """Connections of that kind, to any host."""
-    pools = urllib3.PoolManager(maxsize=64)
-    pools.pool_classes_by_scheme = {
-        scheme: type(pool.__name__, (pool,), {"ConnectionCls": type(kind.__name__, (kind, pool.ConnectionCls), {})})
-        for scheme, pool in (("http", urllib3.HTTPConnectionPool), ("https", urllib3.HTTPSConnectionPool))}
-    return pools
-
-
-def place(url):
-    """Scheme, host and port of an address, as urllib3 sees them. Raises Refused for what is no web address."""
-    try:
-        parts = urllib3.util.parse_url(url)
-    except urllib3.exceptions.LocationParseError:
-        raise Refused("not a web address") from None
-    if parts.scheme not in ("http", "https") or not parts.host:
-        raise Refused("not a web address")
-    return parts.scheme, parts.host, parts.port or {"http": 80, "https": 443}[parts.scheme]
-
-
-class Fetcher:
-    """Fetches pictures from servers that may be slow, broken or hostile.
-
-    trusted  whether the addresses come from the user, who may name hosts of a private network. Where a server leads on to another
-             host, that one must be public in any case.
-    """
-
-    def __init__(self, trusted):
-        self.trusted, self.anywhere, self.public = trusted, connections(Watched), connections(Public)
-        self.lock, self.free_at, self.calls, self.stopped = threading.Lock(), {}, set(), threading.Event()
-
-    def fetch(self, url):
-        """The bytes at `url`. Raises Refused, or OSError and urllib3's errors where another attempt may work."""
-        home = place(url)
-        for hop in range(REDIRECTS + 1):
-            free = self.trusted and (hop == 0 or place(url) == home and is_private(home[1]))
-            self.await_turn(place(url))
-            target, content = self.ask(self.anywhere if free else self.public, url)
-            if not target:
-                return content
-            url = urljoin(url, target)
-        raise Refused("sent on and on")
-
-    def await_turn(self, host):
-        """Waits so that a host is asked no more often than once in PAUSE seconds."""
-        with self.lock:
-            turn = max(time.monotonic(), self.free_at.get(host, 0))
-            self.free_at[host] = turn + PAUSE
-        if self.stopped.wait(max(0, turn - time.monotonic())):
-            raise Refused("stopped")
-
-    def ask(self, connections, url):
-        """One request: where it leads on to, or None, and the bytes that came. Hangs up when it takes too long."""
-        call = HERE.call = Call()
-        timer = threading.Timer(MOST_SECONDS, hang_up, [call])
-        timer.daemon = True
-        timer.start()
-        self.calls.add(call)
-        error = None
-        try:
-            with connections.request("GET", url, headers=HEADERS, timeout=TIMEOUT, redirect=False, retries=False,
-                                     preload_content=False, decode_content=False) as answer:
-                target = answer.get_redirect_location()
-                content = b"" if target else read(answer, call)
-        except (OSError, urllib3.exceptions.HTTPError) as problem:
-            error = problem
-        finally:
-            timer.cancel()
-            self.calls.discard(call)
-        if call.late:
-            raise Refused(f"took longer than {MOST_SECONDS} s")
-        if error:
-            raise error
-        return target, content
-
-    def stop(self):
-        """Hangs up on all servers."""
-        self.stopped.set()
-        for call in list(self.calls):
-            hang_up(call)
-
-
-def hang_up(call):
-    """Ends a request that another thread waits for."""
-    call.late = True
-    if call.socket:
-        try:
-            call.socket.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass  # it has ended by itself
-
-
-def read(answer, call):
-    """The body of an answer, as long as it is no larger than a picture."""
-    if answer.status in BUSY or answer.status >= 500:
-        raise OSError(f"status {answer.status}")
-    if answer.status != 200:
-        raise Refused(f"status {answer.status}")
-    content = bytearray()
-    while not call.late and (block := answer.read1(2 ** 16)):  # what has come, however little
-        content += block
-        if len(content) > MOST_BYTES:
-            raise Refused(f"larger than {MOST_BYTES >> 20} MiB")
-    return bytes(content)
 
 
 def examine(content):

@@ -11,6 +11,7 @@ from PIL import Image
 
 pytest.importorskip("urllib3", reason="requirements-photos.txt is not installed")
 import collect  # noqa: E402
+import web as web_module  # noqa: E402
 
 
 def photo(number, kind="jpeg", side=160):
@@ -80,8 +81,9 @@ def web(monkeypatch):
     servers[0].other, servers[0].router = servers[1].url + "/admin", servers[1]
     # where one parser sees the first host, another sees the second
     servers[0].crafted = f"http://127.0.0.1:{servers[1].server_port}\\@127.0.0.1:{servers[0].server_port}/admin"
+    monkeypatch.setattr(web_module, "PAUSE", 0)
     monkeypatch.setattr(collect, "PAUSE", 0)
-    monkeypatch.setattr(collect, "MOST_SECONDS", 1)
+    monkeypatch.setattr(web_module, "MOST_SECONDS", 1)
     yield servers[0]
     for server in servers:
         server.shutdown()
@@ -134,7 +136,7 @@ def test_a_pack_of_nothing_is_not_unpacked(web, monkeypatch):
     import gzip
 
     bomb = gzip.compress(bytes(50_000_000))
-    monkeypatch.setattr(collect, "HEADERS", {})
+    monkeypatch.setattr(web_module, "HEADERS", {})
     monkeypatch.setattr(Handler, "do_GET", lambda self: (self.send_response(200), self.send_header("Content-Encoding", "gzip"),
                                                          self.end_headers(), self.wfile.write(bomb)))
     assert collect.Fetcher(trusted=True).fetch(web.url + "/bomb") == bomb
@@ -162,7 +164,7 @@ def test_private_addresses_that_a_search_finds_are_not_asked(web, tmp_path):
 
 
 def test_a_host_is_not_asked_too_often(web, monkeypatch):
-    monkeypatch.setattr(collect, "PAUSE", 0.2)
+    monkeypatch.setattr(web_module, "PAUSE", 0.2)
     fetcher, start = collect.Fetcher(trusted=True), time.monotonic()
     for name in "abc":
         fetcher.fetch(f"{web.url}/{name}")
