@@ -8,7 +8,10 @@ The address of the page holds what it shows: who opens it again, or gets it from
 """
 import runtime  # noqa: I001  (first: it prepares the CPU before Paddle is imported)
 
+import math
+import os
 import tempfile
+from collections import deque
 from pathlib import Path
 
 import numpy as np
@@ -30,14 +33,16 @@ FRAMES, SECONDS = 24, 2  # of a walk, each way
 VARIATIONS = 8
 SHOWN = 192  # px
 WAITING = 30  # requests at a time; more are refused
+KEPT = 50  # films on the disk
 LARGEST = 2 ** 31 - 1  # a seed
-SERVED = {"show_error": True, "max_file_size": "1b", "footer_links": []}  # nothing is uploaded
+SERVED = {"show_error": True, "max_file_size": "1b", "footer_links": [], "share": False, "enable_monitoring": False}
 WORDS = {  # what the page says, in the visitor's language
     "en": {"title": "# Faces from noise", "note": "None of these people exists. A seed is a face: the same seed gives the same face again.",
            "faces": "Faces", "walk": "Walk", "vary": "Vary", "compare": "Compare", "weights": "Generator", "first": "First seed",
            "count": "How many", "truncation": "Truncation: less variety, fewer failures", "again": "Again", "draw": "Draw",
            "picked": "Click on two faces, then walk from one to the other", "from": "From seed", "to": "to seed", "go": "Walk",
-           "seed": "Seed", "more": "Other variations", "strength": "How far", "other": "Other generator", "grid": "All in one picture"},
+           "seed": "Seed", "more": "Other variations", "strength": "How far", "other": "Other generator",
+           "grid": "All in one picture"},
     "zh-CN": {"title": "# 从噪声到人脸", "note": "这些人都不存在。一个种子就是一张脸：同样的种子总是画出同样的脸。",
               "faces": "人脸", "walk": "漫步", "vary": "变化", "compare": "比较", "weights": "生成器", "first": "第一个种子",
               "count": "多少张", "truncation": "截断：变化少，失败也少", "again": "再来", "draw": "画",
@@ -70,11 +75,18 @@ def enlarged(faces):
     return [Image.fromarray(face).resize((SHOWN, SHOWN), Image.Resampling.BICUBIC) for face in faces]
 
 
-def truncated(plan, inputs, share):
-    """Moves z towards the middle of its distribution: a share of 1 changes nothing, 0 gives the same face for all."""
-    middle = np.float32(sum(LIMITS[plan.noise]) / 2)
-    inputs[:, :plan.z_dim] = middle + np.float32(share) * (inputs[:, :plan.z_dim] - middle)
-    return inputs
+def bounded(number, least, most, default):
+    """Whatever came, as a number that is not too small and not too large."""
+    try:
+        number = float(number)
+    except (TypeError, ValueError, OverflowError):
+        return default
+    return min(max(number, least), most) if math.isfinite(number) else default
+
+
+def seed(number):
+    """Whatever came, as a seed."""
+    return int(bounded(number, 0, LARGEST, 0))
 
 
 class Page:
@@ -82,73 +94,71 @@ class Page:
 
     def __init__(self, generators):
         self.generators = generators
-        names = [name for generator in generators.values() for name in generator.plan.labels]
-        self.attributes = list(dict.fromkeys(names))
+        self.attributes = list(dict.fromkeys(name for generator in generators.values() for name in generator.plan.labels))
+        self.folder, self.films = tempfile.TemporaryDirectory(prefix="walks-"), deque()
 
     def inputs(self, weights, seeds, truncation, labels):
-        """A generator, and what it draws these seeds from."""
+        """A generator, and what it draws these seeds from.
+
+        A `truncation` below 1 moves z towards the middle of its distribution; at 0 all faces are the same.
+        """
         if weights not in self.generators:
             raise gr.Error("no such generator")
         generator = self.generators[weights]
+        plan = generator.plan
         asked = {name: 1 if label == "+" else -1 for name, label in zip(self.attributes, labels) if label in ("+", "-")}
-        return generator, truncated(generator.plan, face_inputs(generator.plan, seeds, asked), min(max(truncation, 0.0), 1.0))
+        inputs = face_inputs(plan, seeds, asked)
+        middle = np.float32(sum(LIMITS[plan.noise]) / 2)
+        share = np.float32(bounded(truncation, 0, 1, 1))
+        inputs[:, :plan.z_dim] = middle + share * (inputs[:, :plan.z_dim] - middle)
+        return generator, inputs
 
     def faces(self, weights, first, count, truncation, *labels):
         """A gallery of faces with their seeds, and the same as one picture."""
-        seeds = range(seed(first), seed(first) + min(max(int(count or 1), 1), MOST))
+        seeds = range(seed(first), seed(first) + int(bounded(count, 1, MOST, 16)))
         generator, inputs = self.inputs(weights, seeds, truncation, labels)
         faces = draw_faces(generator, inputs)
         return list(zip(enlarged(faces), map(str, seeds))), Image.fromarray(figures.grid(faces))
 
     def walk(self, weights, start, end, truncation, *labels):
-        """A film from one seed to another and back."""
+        """A film from one seed to another and back: the path of a file, which stays until KEPT others have come."""
         generator, z = self.inputs(weights, [seed(start), seed(end)], truncation, labels)
-        inputs = np.concatenate([between(generator.plan, z[0], z[1], FRAMES), between(generator.plan, z[1], z[0], FRAMES)])
-        with tempfile.NamedTemporaryFile(suffix=".gif", delete=False) as file:
-            figures.save_film(Path(file.name), [np.asarray(face) for face in enlarged(draw_faces(generator, inputs))], 2 * SECONDS)
-        return file.name
+        way = between(generator.plan, z[0], z[1], np.linspace(0, 1, FRAMES))
+        faces = enlarged(draw_faces(generator, np.concatenate([way, way[-2:0:-1]])))
+        handle, path = tempfile.mkstemp(suffix=".gif", dir=self.folder.name)
+        os.close(handle)
+        figures.save_film(Path(path), [np.asarray(face) for face in faces], 2 * SECONDS)
+        self.films.append(path)
+        if len(self.films) > KEPT:
+            os.remove(self.films.popleft())
+        return path
 
     def vary(self, weights, which, direction, strength, truncation, *labels):
-        """One face, and what it turns into farther and farther away from its seed."""
-        generator, z = self.inputs(weights, [seed(which)], truncation, labels)
-        plan, angles = generator.plan, np.linspace(0, min(max(strength, 0.0), 1.0), VARIATIONS, dtype=np.float32) * np.pi / 2
-        away = truncated(plan, face_inputs(plan, [int(draws(seed(which), "variation", seed(direction)).integers(LARGEST))]), truncation)
-        inputs = z.repeat(VARIATIONS, axis=0)
-        middle = np.float32(sum(LIMITS[plan.noise]) / 2)  # around which z turns, so that its distribution stays
-        one, other = z[:, :plan.z_dim] - middle, away[:, :plan.z_dim] - middle
-        inputs[:, :plan.z_dim] = middle + np.cos(angles)[:, None] * one + np.sin(angles)[:, None] * other
-        return list(zip(enlarged(draw_faces(generator, inputs)), (f"{angle * 2 / np.pi:.0%}" for angle in angles)))
+        """One face, and what it turns into on the way to another one, which `direction` chooses; `strength` is how far it goes."""
+        other = int(draws(seed(which), "variation", seed(direction)).integers(LARGEST))
+        generator, z = self.inputs(weights, [seed(which), other], truncation, labels)
+        z[1, generator.plan.z_dim:] = z[0, generator.plan.z_dim:]  # with the same attributes
+        shares = np.linspace(0, bounded(strength, 0, 1, 0.6), VARIATIONS)
+        return list(zip(enlarged(draw_faces(generator, between(generator.plan, *z, shares))), (f"{share:.0%}" for share in shares)))
 
     def compare(self, weights, other, first, count, truncation, *labels):
         """The same seeds drawn by two generators, as one picture each."""
         return [self.faces(name, first, count, truncation, *labels)[1] for name in (weights, other)]
 
 
-def seed(number):
-    """Whatever came, as a seed."""
-    return min(max(int(number or 0), 0), LARGEST)
-
-
 def asked_for(attributes, names, request):
     """What the page's address asks for: generator, first seed, how many, truncation, labels; defaults where it says nothing good."""
     asked = dict(request.query_params)
-
-    def number(name, default):
-        try:
-            return float(asked.get(name, default))
-        except ValueError:
-            return default
-
     labels = (asked.get("labels", "").split(",") + [""] * len(attributes))[:len(attributes)]
     weights = asked.get("weights")
-    return [weights if weights in names else names[0], seed(number("first", 0)), min(max(int(number("count", 16)), 1), MOST),
-            min(max(number("truncation", 1), 0), 1), *(label if label in ("+", "-") else "" for label in labels)]
+    return [weights if weights in names else names[0], seed(asked.get("first")), int(bounded(asked.get("count"), 1, MOST, 16)),
+            bounded(asked.get("truncation"), 0, 1, 1), *(label if label in ("+", "-") else "" for label in labels)]
 
 
 def build(generators):
     """The page."""
     page, names, words = Page(generators), list(generators), gr.I18n(**WORDS)
-    with gr.Blocks(title="Faces from noise", delete_cache=(3600, 3600)) as blocks:
+    with gr.Blocks(title="Faces from noise", delete_cache=(60, 600), analytics_enabled=False) as blocks:
         gr.Markdown(words("title"))
         gr.Markdown(words("note"))
         with gr.Row():
@@ -185,25 +195,26 @@ def build(generators):
                 sides = [gr.Image(format="png", elem_id=f"side{side}") for side in (1, 2)]
 
         shown = [weights, first, count, truncation, *labels]
-        drawing = {"fn": page.faces, "inputs": shown, "outputs": [gallery, grid], "js": REMEMBER}
+        alone = {"concurrency_id": "drawing", "concurrency_limit": 1}  # one drawing at a time, whichever button asks for it
+        drawing = {"fn": page.faces, "inputs": shown, "outputs": [gallery, grid], "js": REMEMBER, **alone}
         gr.on([draw.click, first.submit, weights.input, *(label.input for label in labels)], **drawing)
         again.click(lambda: int(np.random.default_rng().integers(10 ** 6)), None, first).then(**drawing)
 
-        def pick(place: gr.SelectData, first, start, end):
+        def pick(place: gr.SelectData, end):
             """The clicked face becomes the end of a walk, and what was the end its start."""
-            return end, seed(first) + place.index, seed(first) + place.index
+            return end, seed(place.value["caption"]), seed(place.value["caption"])
 
-        gallery.select(pick, [first, start, end], [start, end, which])
-        go.click(page.walk, [weights, start, end, truncation, *labels], film)
+        gallery.select(pick, end, [start, end, which])
+        go.click(page.walk, [weights, start, end, truncation, *labels], film, **alone)
         more.click(lambda number: number + 1, direction, direction).then(
-            page.vary, [weights, which, direction, strength, truncation, *labels], variations)
-        both.click(page.compare, [weights, other, first, count, truncation, *labels], sides)
+            page.vary, [weights, which, direction, strength, truncation, *labels], variations, **alone)
+        both.click(page.compare, [weights, other, first, count, truncation, *labels], sides, **alone)
 
         def open_page(request: gr.Request):
             return asked_for(page.attributes, names, request)
 
         blocks.load(open_page, None, shown).then(**drawing)
-    return blocks.queue(max_size=WAITING, default_concurrency_limit=1), words
+    return blocks.queue(max_size=WAITING, api_open=False), words
 
 
 def main():
@@ -217,10 +228,11 @@ def main():
     options = parser.parse_args()
     runtime.choose_device(options.device)
     blocks, words = build(find_weights(options.weights))
-    try:
+    os.environ["no_proxy"] = ",".join(filter(None, ["127.0.0.1", "localhost", options.host, os.environ.get("no_proxy")]))
+    try:  # Gradio asks itself whether it is there
         blocks.launch(server_name=options.host, server_port=options.port, i18n=words, **SERVED)
     except OSError as error:
-        raise UserError(f"--port {options.port}: cannot be used ({error}); name another") from None
+        raise UserError(f"--host {options.host} --port {options.port}: cannot be listened at; name another ({error})") from None
 
 
 if __name__ == "__main__":

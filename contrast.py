@@ -26,7 +26,7 @@ FRAMES = 24  # from one face of a walk to the next
 IN_STRIP = 8
 SECONDS = 2  # from one face of a walk to the next; a run's film has 10 frames a second
 COLUMNS = 9  # values that a number of z takes in a sweep
-SIDE = 256  # px of a walk's pictures, about
+SIDE, MOST_IN_FILM = 256, 640  # px of a walk's pictures, about; of the grids in a run's film, at most
 
 
 def read_options():
@@ -63,7 +63,8 @@ def save_film(path, frames, seconds):
     try:
         figures.save_film(path, frames, seconds)
     except ImportError as error:
-        raise UserError(f"--out {path}: .mp4 needs packages that are not installed ({error}); type: pip install imageio[ffmpeg], "
+        raise UserError(f"--out {path}: .mp4 needs packages that are not installed ({error}); type: "
+                        "pip install 'imageio[ffmpeg]', "
                         "or name a .gif file") from None
 
 
@@ -84,7 +85,8 @@ def walk(generator, options):
     strip = path.suffix.lower() not in (".gif", ".mp4", ".webp")
     z = face_inputs(generator.plan, options.walk)
     steps, ends = (IN_STRIP, z[1:]) if strip else (FRAMES, np.roll(z, -1, axis=0))
-    inputs = np.concatenate([between(generator.plan, one, other, steps) for one, other in zip(z, ends)])
+    shares = np.arange(steps) / steps  # the end of a way is the start of the next
+    inputs = np.concatenate([between(generator.plan, one, other, shares) for one, other in zip(z, ends)])
     if strip:
         faces = draw_faces(generator, np.concatenate([inputs, z[-1:]]))
         figures.save_picture(path, figures.grid(faces, columns=len(faces)))
@@ -113,15 +115,16 @@ def sweep(generator, options):
 
 def timelapse(options):
     """The sample grids of a run, one after the other; the last stays for two seconds."""
-    pictures = sorted((options.timelapse / "samples").glob("*.png"))
-    if not pictures:
+    paths = sorted((options.timelapse / "samples").glob("[0-9]*.png"), key=lambda path: (len(path.stem), path.stem))
+    if not paths:
         raise UserError(f"--timelapse {options.timelapse}: has no samples/*.png; name the folder of a run of train.py")
-    frames = np.stack([np.asarray(Image.open(picture).convert("RGB")) for picture in pictures])
     path = out_path(options, "timelapse.gif", film=True)
     if path.suffix.lower() in (".png", ".jpg", ".jpeg"):
         raise UserError(f"--out {path}: is one picture; name a .gif or .mp4 file")
-    save_film(path, np.concatenate([frames, frames[-1:].repeat(20, axis=0)]), len(frames) / 10 + 2)
-    return f"{len(frames)} sample grids, from {pictures[0].stem} to {pictures[-1].stem}: {path}"
+    side = min(MOST_IN_FILM, Image.open(paths[0]).width)
+    frames = [np.asarray(Image.open(picture).convert("RGB").resize((side, side))) for picture in paths]
+    save_film(path, np.stack(frames + frames[-1:] * 20), len(frames) / 10 + 2)
+    return f"{len(frames)} sample grids, from {paths[0].stem} to {paths[-1].stem}: {path}"
 
 
 def neighbours(generator, options):

@@ -1,7 +1,6 @@
 """A generator for other programs: a static Paddle model and an ONNX file, each checked against the network itself."""
 import contextlib
 import os
-import shutil
 import tempfile
 from pathlib import Path
 
@@ -102,13 +101,16 @@ def export(generator, folder):
             import paddle2onnx  # noqa: F401  (which paddle.onnx.export calls)
     except (ImportError, ValueError) as error:  # a ValueError where it is made for another Paddle
         raise UserError(f"--export needs packages that do not work here ({str(error).splitlines()[0]}); type: "
-                        "pip install -r requirements-export.txt") from None
+                        "pip install -r requirements-export.txt, and with Paddle 2.6 then: pip install \"paddle2onnx<2\"") from None
     z = face_inputs(generator.plan, range(8))
     with paddle.no_grad():
         wanted = generator(paddle.to_tensor(z)).numpy()
     network = plain(generator)
     spec = [paddle.static.InputSpec([None, z.shape[1]], "float32", "z")]
-    with tempfile.TemporaryDirectory() as work:
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"--export {folder}: is a file; name a folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".writing-") as work:
         path = Path(work) / "generator"
         with quiet():
             try:
@@ -126,11 +128,11 @@ def export(generator, folder):
             if not difference < CLOSE:
                 raise UserError(f"--export: the {name} draws other faces than the network (they differ by {difference:.2g}); "
                                 "nothing was written. Another version of Paddle or paddle2onnx may do better", status=1)
-        folder.mkdir(parents=True, exist_ok=True)
-        for file in sorted(Path(work).glob("generator.*")):
-            shutil.move(file, folder / file.name)
-    names = list(generator.plan.labels)
-    labels = LABELS.format(values=[1] * len(names), names=", ".join(names)) if names else ""
-    noise = NOISE[generator.plan.noise].format(generator.plan.z_dim)
-    (folder / "example.py").write_text(EXAMPLE.format(noise=noise, labels=labels, size=generator.size), encoding="utf-8")
+        names = list(generator.plan.labels)
+        labels = LABELS.format(values=[1] * len(names), names=", ".join(names)) if names else ""
+        noise = NOISE[generator.plan.noise].format(generator.plan.z_dim)
+        example = EXAMPLE.format(noise=noise, labels=labels, size=generator.size)
+        (Path(work) / "example.py").write_text(example, encoding="utf-8")
+        for file in sorted(Path(work).glob("*.*")):
+            os.replace(file, folder / file.name)
     return differences

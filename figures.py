@@ -30,7 +30,7 @@ def save_picture(path, pixels):
 
 
 def save_film(path, frames, seconds):
-    """Writes uint8 pictures [N, H, W, 3] as a film of so many seconds that starts anew; the ending says which: .gif, .mp4, .webp.
+    """Writes uint8 pictures [N, H, W, 3] as a film of so many seconds; the ending says of which kind: .gif, .mp4, .webp.
 
     Raises ImportError for an .mp4 where the package imageio-ffmpeg is missing.
     """

@@ -44,13 +44,13 @@ def face_inputs(plan, seeds, wanted=None):
     return rows
 
 
-def between(plan, one, other, steps):
-    """The way from one face to another, rows of `face_inputs`, in so many steps: float32 [steps, inputs], without the end.
+def between(plan, one, other, shares):
+    """Points on the way from one face to another, rows of `face_inputs`, at these `shares` of it: float32 [shares, inputs].
 
     z from N(0, 1) all lie about as far from 0, and what is drawn from a nearer one is dull: the way goes around 0, along a
     great circle ("slerp": Shoemake 1985; White 2016 for GANs). In uniform noise, and for labels, it is straight.
     """
-    share = np.linspace(0, 1, steps, endpoint=False, dtype=np.float32)[:, None]
+    share = np.asarray(shares, np.float32)[:, None]
     way = (1 - share) * one + share * other
     if plan.noise == "normal":
         one, other = one[:plan.z_dim], other[:plan.z_dim]

@@ -14,6 +14,7 @@ MOST_BYTES = 20 * 2**20  # of a picture
 BUSY = (408, 429)  # and all from 500 on: another time may be better
 PAUSE = 0.5  # seconds between two requests to the same host
 HEADERS = {"User-Agent": "Mozilla/5.0 (compatible; photo collector for study)", "Accept": "image/jpeg, image/png, image/webp"}
+ASSIGNED, SIX_TO_FOUR = ipaddress.ip_network("2000::/3"), ipaddress.ip_network("2002::/16")  # all of IPv6 that hosts have
 HERE = threading.local()  # .call: the request that this thread waits for
 
 
@@ -52,6 +53,8 @@ def is_private(host):
         address = ipaddress.ip_address(host.strip("[]").partition("%")[0])
     except ValueError:
         return host == "localhost"
+    if address.version == 6 and (address not in ASSIGNED or address in SIX_TO_FOUR):
+        return True
     return not address.is_global or address.is_multicast
 
 
@@ -95,7 +98,10 @@ class Fetcher:
             target, content = self.ask(self.anywhere if free else self.public, url)
             if not target:
                 return content
-            url = urljoin(url, target)
+            try:
+                url = urljoin(url, target)
+            except ValueError:
+                raise Refused("not a web address") from None
         raise Refused("sent on and on")
 
     def await_turn(self, host):

@@ -33,7 +33,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if name.startswith("to-"):
             self.send_response(302)
             self.send_header("Location", {"to-private": self.server.other, "to-crafted": self.server.crafted,
-                                          "to-loop": "/to-loop"}.get(name, "/" + name[3:]))
+                                          "to-loop": "/to-loop", "to-broken": "http://[x/"}.get(name, "/" + name[3:]))
             self.end_headers()
         elif name == "missing":
             self.send_error(404)
@@ -108,11 +108,11 @@ def pictures(folder):
 
 def test_good_pictures_are_kept_and_the_rest_is_told(gather, web, tmp_path):
     result = gather("one", "two", "flaky", "to-three", "missing", "page.jpg", "drawing", "half", "endless", "slow", "undecided",
-                    "to-loop", "to-private", "to-crafted", "ftp://127.0.0.1/x.jpg", "http://[broken/",
+                    "to-loop", "to-private", "to-crafted", "to-broken", "ftp://127.0.0.1/x.jpg", "http://[broken/",
                     "http://127.0.0.1:9/nobody.jpg")
     assert result.status == 0 and "4 photos" in result.out and "belong to" in result.out and "--crop face" in result.out
     for reason in ("1 (status 404)", "2 (not a picture", "1 (larger than 20 MiB)", "2 (took longer", "1 (sent on and on)",
-                   "2 (leads to a private address)", "2 (not a web address)", "1 (no answer"):
+                   "2 (leads to a private address)", "3 (not a web address)", "1 (no answer"):
         assert reason in result.out, reason
     assert len(pictures(tmp_path / "photos")) == 4 and web.router.asked == []
     for name in pictures(tmp_path / "photos"):
@@ -161,6 +161,14 @@ def test_the_same_command_goes_on(gather, web, tmp_path):
 def test_private_addresses_that_a_search_finds_are_not_asked(web, tmp_path):
     entry, _, content = collect.obtain(collect.Fetcher(trusted=False), web.url + "/one")
     assert content is None and "private" in entry["reason"] and web.asked == []
+
+
+@pytest.mark.parametrize("host, private", [
+    ("127.0.0.1", True), ("10.1.2.3", True), ("169.254.169.254", True), ("localhost", True), ("224.0.0.1", True), ("[::1]", True),
+    ("::ffff:10.0.0.1", True), ("64:ff9b::7f00:1", True), ("2002:7f00:1::", True), ("fec0::1", True), ("fe80::1%eth0", True),
+    ("8.8.8.8", False), ("2606:4700::1", False), ("example.com", False)])
+def test_which_addresses_are_private(host, private):
+    assert web_module.is_private(host) == private
 
 
 def test_a_host_is_not_asked_too_often(web, monkeypatch):

@@ -73,11 +73,11 @@ def test_the_way_between_two_faces(kind):
     """From one to the other; for normal noise never nearer to 0 than they are."""
     plan = Plan(z_dim=100, noise=kind, labels={"Smiling": [1, -1]})
     one, other = face_inputs(plan, [1], {"Smiling": 1})[0], face_inputs(plan, [2], {"Smiling": -1})[0]
-    way = between(plan, one, other, 10)
+    way = between(plan, one, other, np.arange(10) / 10)
     assert np.allclose(way[0], one, atol=1e-5) and np.allclose(way[5, -1], 0) and way.dtype == np.float32
     norms = np.linalg.norm(way[:, :100], axis=1)
     assert (norms[5] > 0.95 * min(norms[0], norms[-1])) == (kind == "normal")
-    assert np.allclose(between(plan, one, one, 3), one)
+    assert np.allclose(between(plan, one, one, [0, 0.5, 1]), one)
 
 
 def test_a_sweep_changes_one_number_at_a_time(show, made, shown):
