@@ -32,7 +32,7 @@ from runtime import UserError
 MADE_HERE = {"faces.npy", "labels.npy", "manifest.json", "preview.png"}
 CELEBA = "img_align_celeba"
 CELEBA_URL = ("https://drive.usercontent.google.com/download?id=0B7EVK8r0v71pZjFTYXZWM3FlRnM&export=download&confirm=t"
-              "&resourcekey=0-dYn9z10tMJOBAkviAcfdyQ")  # as its page links to it
+              "&resourcekey=0-dYn9z10tMJOBAkviAcfdyQ")  # as its page names it; never tried for want of a network
 CELEBA_PAGE = "http://mmlab.ie.cuhk.edu.hk/projects/CelebA.html"
 CELEBA_MD5 = "00d2c5bc6d35e252742224ab0c1e8fcb"
 CHUNK = 32  # pictures that a thread takes at a time; handing over single ones costs half as much as decoding them
