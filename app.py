@@ -71,7 +71,7 @@ def find_weights(paths):
 
 
 def enlarged(faces):
-    """Faces as pictures that can be seen: a list of PIL images of about SHOWN px."""
+    """Faces as pictures that can be seen: a list of PIL images of SHOWN px."""
     return [Image.fromarray(face).resize((SHOWN, SHOWN), Image.Resampling.BICUBIC) for face in faces]
 
 
@@ -117,8 +117,8 @@ class Page:
         """A gallery of faces with their seeds, and the same as one picture."""
         seeds = range(seed(first), seed(first) + int(bounded(count, 1, MOST, 16)))
         generator, inputs = self.inputs(weights, seeds, truncation, labels)
-        faces = draw_faces(generator, inputs)
-        return list(zip(enlarged(faces), map(str, seeds))), Image.fromarray(figures.grid(faces))
+        faces = enlarged(draw_faces(generator, inputs))
+        return list(zip(faces, map(str, seeds))), Image.fromarray(figures.grid(np.stack(faces)))
 
     def walk(self, weights, start, end, truncation, *labels):
         """A film from one seed to another and back: the path of a file, which stays until KEPT others have come."""
@@ -192,7 +192,7 @@ def build(generators):
                 other = gr.Dropdown(names, value=names[-1], label=words("other"))
                 both = gr.Button(words("draw"), variant="primary", elem_id="both")
             with gr.Row():
-                sides = [gr.Image(format="png", elem_id=f"side{side}") for side in (1, 2)]
+                sides = [gr.Image(format="png", show_label=False, elem_id=f"side{side}") for side in (1, 2)]
 
         shown = [weights, first, count, truncation, *labels]
         alone = {"concurrency_id": "drawing", "concurrency_limit": 1}  # one drawing at a time, whichever button asks for it

@@ -96,10 +96,11 @@ def save_rows(path, named_faces):
 
     picture = grid(np.concatenate(list(named_faces.values())), columns=len(next(iter(named_faces.values()))))
     height, width, _ = picture.shape
-    figure = Figure(figsize=(width / 100 + 2.5, height / 100 + 0.1), layout="tight")
+    longest = max(map(len, named_faces))
+    figure = Figure(figsize=(width / 100 + 0.3 + longest / 12, height / 100 + 0.1), layout="tight")
     axes = figure.add_subplot()
     axes.imshow(picture)
-    axes.set_anchor("E")  # all room that is left goes to the names
+    axes.set_anchor("E")  # all the room that is left goes to the names
     axes.set_yticks((np.arange(len(named_faces)) + 0.5) * height / len(named_faces), list(named_faces))
     axes.set_xticks([])
     axes.spines[:].set_visible(False)
