@@ -5,7 +5,7 @@
     python evaluate.py --fid                    # also FID and KID, which need a network's weights (100 MB, fetched once)
 
 Writes scores.json and report.png (the faces, their nearest training faces, and the scores as bars); of weights that were trained
-with --conditional also attributes.png, the same seeds with and without each attribute.
+with --conditional also attributes.png, the same seeds with the attributes of most faces, and with one of them changed.
 """
 import runtime  # noqa: I001  (first: it prepares the CPU before Paddle is imported)
 
@@ -141,8 +141,9 @@ def judge_attributes(generator, where, options):
     print("\na small network, trained on the labels of real faces, is right about"
           + "".join(f"\n{name:18}" + ", ".join(f"{share:.1%} {what}" for what, share in shares.items())
                     for name, shares in shown.items()))
-    rows = {f"{'' if label > 0 else 'not '}{name}": draw_faces(generator, face_inputs(generator.plan, range(12), {name: label}))
-            for name in names for label in (-1, 1)}
+    usual = {name: max((-1, 1), key=labels.count) for name, labels in generator.plan.labels.items()}
+    asked = {"as most faces": usual} | {f"{'' if usual[name] < 0 else 'not '}{name}": usual | {name: -usual[name]} for name in names}
+    rows = {title: draw_faces(generator, face_inputs(generator.plan, range(12), labels)) for title, labels in asked.items()}
     figures.save_rows(options.out / "attributes.png", rows)
     return shown
 

@@ -96,11 +96,10 @@ def save_rows(path, named_faces):
 
     picture = grid(np.concatenate(list(named_faces.values())), columns=len(next(iter(named_faces.values()))))
     height, width, _ = picture.shape
-    longest = max(map(len, named_faces))
-    figure = Figure(figsize=(width / 100 + 0.3 + longest / 12, height / 100 + 0.1), layout="tight")
-    axes = figure.add_subplot()
+    room = 20 + 9 * max(map(len, named_faces))  # px for the names
+    figure = Figure(figsize=((room + width) / 100, height / 100))
+    axes = figure.add_axes((room / (room + width), 0, width / (room + width), 1))  # a pixel for each of the picture
     axes.imshow(picture)
-    axes.set_anchor("E")  # all the room that is left goes to the names
     axes.set_yticks((np.arange(len(named_faces)) + 0.5) * height / len(named_faces), list(named_faces))
     axes.set_xticks([])
     axes.spines[:].set_visible(False)

@@ -74,7 +74,7 @@ def parse_options(description):
     add("--g-steps", type=number(int, 1), default=2, help="generator updates a step (default: 2)")
     add("--lr", type=number(float, 0), help="Adam's learning rate, of both players (default: the two below)")
     add("--lr-d", type=number(float, 0), metavar="LR", help="the discriminator's (default: 2e-4)")
-    add("--lr-g", type=number(float, 0), metavar="LR", help="the generator's (default: 1e-4)")
+    add("--lr-g", type=number(float, 0), metavar="LR", help="the generator's (default: 1e-4; with another --arch 2e-4)")
     add("--beta1", type=number(float, 0, below=1), default=0.5, help="Adam's β1 (default: 0.5)")
     add("--beta2", type=number(float, 0, below=1), default=0.999, help="Adam's β2 (default: 0.999)")
     add("--ema", type=number(float, 0), default=10_000, metavar="IMAGES",
@@ -103,7 +103,7 @@ def parse_options(description):
     if options.label_smoothing and options.loss not in SMOOTHED:
         raise UserError(f"--loss {options.loss} knows no probabilities to smooth; add --label-smoothing 0, or take one of "
                         f"{', '.join(SMOOTHED)}")
-    for key, default in (("lr_d", 2e-4), ("lr_g", 1e-4)):
+    for key, default in (("lr_d", 2e-4), ("lr_g", 1e-4 if options.arch == "dcgan" else 2e-4)):  # as in most sources of the others
         if getattr(options, key) is None:
             setattr(options, key, default if options.lr is None else options.lr)
     return options

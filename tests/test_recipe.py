@@ -24,9 +24,10 @@ def test_a_preset_changes_defaults_and_what_is_typed_counts(parse):
 
 
 def test_one_learning_rate_or_two(parse):
-    lines = ("", "--lr 1e-3", "--lr-d 3e-4", "--lr 1e-3 --lr-g 0", "--preset classic", "--preset classic --lr-d 1e-3")
+    lines = ("", "--lr 1e-3", "--lr-d 3e-4", "--lr 1e-3 --lr-g 0", "--preset classic", "--preset classic --lr-d 1e-3",
+             "--arch dcgan28", "--arch dcgan28 --lr 1e-3")
     assert [(options.lr_d, options.lr_g) for options in map(parse, lines)] == [
-        (2e-4, 1e-4), (1e-3, 1e-3), (3e-4, 1e-4), (1e-3, 0), (2e-4, 2e-4), (1e-3, 2e-4)]
+        (2e-4, 1e-4), (1e-3, 1e-3), (3e-4, 1e-4), (1e-3, 0), (2e-4, 2e-4), (1e-3, 2e-4), (2e-4, 2e-4), (1e-3, 1e-3)]
 
 
 def test_small_sets_are_augmented(parse, capsys):
