@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 import figures
-from checkpoint import RUN, SHIPPED, describe_generator, find_generator, load_generator
+from checkpoint import RUN, SHIPPED, best_of, describe_generator, find_generator, load_generator
 from network import draw_faces
 from randomness import LIMITS, between, draws, face_inputs
 from runtime import UserError
@@ -60,9 +60,10 @@ REMEMBER = """(weights, first, count, truncation, ...labels) => {
 
 def find_weights(paths):
     """The generators that the page offers, by the name that it shows: (generator, facts), those asked for, or all there are."""
-    paths = [Path(path) for path in paths] or [Path(find_generator()), *sorted(Path().glob(f"{RUN}*/best.safetensors")), SHIPPED]
+    named = [Path(path) for path in paths]
+    paths = named or [Path(find_generator()), *map(best_of, sorted(Path().glob(f"{RUN}*"))), SHIPPED]
     found = {}
-    for path in dict.fromkeys(path.resolve() for path in paths):
+    for path in dict.fromkeys(path.resolve() for path in paths if named or path.exists()):
         generator, facts = load_generator(path)
         print(f"{path}: {describe_generator(facts)}")
         name = path.parent.name + "/" + path.name

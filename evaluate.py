@@ -2,7 +2,7 @@
 
     python evaluate.py                          # Output's best generator against imgs/ → Output/evaluation
     python evaluate.py --fake pictures/         # any folder of pictures, from any program; also a .npy of packed faces
-    python evaluate.py --fid                    # also FID and KID, which need a network's weights (100 MB, fetched once)
+    python evaluate.py --fid                    # also FID and KID, which need a network's weights (96 MB, fetched once)
 
 Writes scores.json and report.png (the faces, their nearest training faces, and the scores as bars); of weights that were trained
 with --conditional also attributes.png, the same seeds with the attributes of most faces, and with one of them changed.

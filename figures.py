@@ -114,7 +114,7 @@ def save_scores(path, curves, levels):
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(10, 6), layout="tight")
+    figure = Figure(figsize=(12, 6), layout="tight")
     axes = figure.add_subplot()
     for name, points in curves.items():
         axes.plot(*zip(*points), marker="o", label=name)
@@ -124,7 +124,7 @@ def save_scores(path, curves, levels):
     axes.set_xlabel("images seen")
     axes.set_ylabel("SWD, lower is better")
     axes.grid(alpha=0.3, which="both")
-    axes.legend()
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))  # beside the curves, of which it would hide some
     save_figure(path, figure)
 
 

@@ -70,8 +70,8 @@ def main():
     if options.seeds and options.seed is not None:
         raise UserError("--seed goes with --n; --seeds says all by itself")
 
-    if options.export and (options.seeds or options.attr):
-        raise UserError("--export writes the generator itself; --seeds and --attr are for drawing")
+    if options.export and (options.seeds or options.seed is not None or options.attr):
+        raise UserError("--export writes the generator itself; --seed, --seeds and --attr are for drawing")
 
     runtime.choose_device("cpu" if options.export else options.device)  # where the models are compared with it
     weights = options.weights or find_generator()

@@ -135,8 +135,8 @@ class Monitor:
         self.won = self.won + 1 if line["d_real"] > self.sure and line["d_fake"] < 0.05 else 0
         if self.won == PATIENCE:
             self.warn(f"D has told real from fake almost without error for {PATIENCE * LOG_EVERY} steps (D(x) near 1, "
-                      "D(G(z)) near 0), so G learns little. If the samples do not get better: more photos, a smaller "
-                      "--lr, or more --g-steps.")
+                      "D(G(z)) near 0), so G learns little. If the samples do not get better: start again with "
+                      "--fresh and more photos, a smaller --lr-d, or more --g-steps.")
 
     def _judge_variety(self, faces, reals):
         if self.step < PATIENCE * LOG_EVERY or variety(faces) >= 0.4 * variety(reals):
@@ -145,8 +145,8 @@ class Monitor:
         self.alike_since = self.alike_since or self.step
         if self.step - self.alike_since >= PATIENCE * LOG_EVERY:
             self.alike_since = self.step  # and again only after as long a time
-            self.warn("The generated faces have come to look alike (mode collapse). If it stays so: go back with --fresh "
-                      "and a smaller --lr, a larger --batch, or another --seed.")
+            self.warn("The generated faces have come to look alike (mode collapse). If it stays so: start again with "
+                      "--fresh and a smaller --lr-g, a larger --batch, or another --seed.")
 
     def warn(self, sentence):
         """Prints a warning where the bar does not overwrite it."""

@@ -103,7 +103,8 @@ def parse_options(description):
     if options.label_smoothing and options.loss not in SMOOTHED:
         raise UserError(f"--loss {options.loss} knows no probabilities to smooth; add --label-smoothing 0, or take one of "
                         f"{', '.join(SMOOTHED)}")
-    for key, default in (("lr_d", 2e-4), ("lr_g", 1e-4 if options.arch == "dcgan" else 2e-4)):  # as in most sources of the others
+    # Most sources of the other networks have one rate for both players.
+    for key, default in (("lr_d", 2e-4), ("lr_g", 1e-4 if options.arch == "dcgan" else 2e-4)):
         if getattr(options, key) is None:
             setattr(options, key, default if options.lr is None else options.lr)
     return options

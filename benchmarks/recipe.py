@@ -73,7 +73,7 @@ def train_row(name, steps, options):
     if done < steps:
         command = [sys.executable, "train.py", "--device", options.device, "--data", options.data.resolve(),
                    "--out", folder.resolve(), "--channels", options.channels, "--steps", steps,
-                   "--eval-every", max(1, steps // 6), *ROWS[name].split()]
+                   "--eval-every", -(-steps // 6), *ROWS[name].split()]
         threads = {"MKL_NUM_THREADS": str(max(1, runtime.usable_cpus() // options.workers))}
         with open(folder.with_suffix(".log"), "a") as log:
             status = subprocess.run(list(map(str, command)), check=False, cwd=ROOT, stdout=log, stderr=log,

@@ -195,13 +195,13 @@ def measure_overhead(options, place):
     started, loops, whole = [], [], []
     for number in range(options.runs):
         seconds, _, text = command("benchmarks/train_timed.py", "--device", "cpu", "--data", place / "overhead",
-                                   "--out", place / f"run{number}", "--steps", options.steps)
+                                   "--out", place / f"run{number}", "--preset", "classic", "--steps", options.steps)
         first, steps = map(float, re.search(r"spent (\S+) (\S+)", text).groups())
         started.append(first)
         loops.append((seconds - first) / steps)
         whole.append(seconds / steps)
-    add(f"train.py, {options.steps} steps, first step to exit, against the bare steps",
-        f"train.py {options.steps} 步，从第一步到退出，对照单纯的训练步",
+    add(f"train.py --preset classic, {options.steps} steps, first step to exit, against the bare steps",
+        f"train.py --preset classic {options.steps} 步，从第一步到退出，对照单纯的训练步",
         ratio=f"{statistics.median(loops):.3f}")
     add(f"the same with its start of {statistics.median(started):.1f} s", f"同上，含 {statistics.median(started):.1f} 秒的启动",
         ratio=f"{statistics.median(whole):.3f}")
@@ -242,7 +242,7 @@ def measure_input(options, place):
         return (time.perf_counter() - started) / 10 / BATCH
 
     results = in_turns(options.rounds, ours=epoch, naive=decode)
-    add("the reader, against decoding and resizing in every epoch", "读取器，对照每个 epoch 都解码并缩放",
+    add("the reader, against decoding and resizing in every epoch", "读取器，对照每轮都解码并缩放",
         *(f"{1 / statistics.median(results[name]):,.0f} images/s" for name in ("ours", "naive")),
         f"{median_ratio(results['naive'], results['ours']):.0f}")
 
@@ -282,7 +282,7 @@ def measure_growth(options, place):
     for count in (2000, 20_000, 200_000):
         make_faces(place / f"faces{count}", count)
         training.append(command("train.py", "--device", "cpu", "--data", place / f"faces{count}",
-                                "--out", place / f"grown{count}", "--channels", 8, "--steps", 60)[:2])
+                                "--out", place / f"grown{count}", "--preset", "classic", "--channels", 8, "--steps", 60)[:2])
         code = ("import time, dataReader\n"
                 f"reader = dataReader.DataReader({str(place / f'faces{count}')!r}, {BATCH})\n"
                 "batches, started = reader.batches(), time.perf_counter()\n"
@@ -290,8 +290,8 @@ def measure_growth(options, place):
                 "print(time.perf_counter() - started)")
         _, memory, text = command("-c", code)
         reading.append((float(text.split()[-1]), memory))
-    line("the reader, an epoch of faces", "读取器，一个 epoch 的人脸数", "2,000 · 20,000 · 200,000", *zip(*reading))
-    line("train.py --channels 8 --steps 60, faces", "train.py --channels 8 --steps 60，人脸数", "2,000 · 20,000 · 200,000",
+    line("the reader, an epoch of faces", "读取器，一轮的人脸数", "2,000 · 20,000 · 200,000", *zip(*reading))
+    line("train.py --preset classic --channels 8 --steps 60, faces", "train.py --preset classic --channels 8 --steps 60，人脸数", "2,000 · 20,000 · 200,000",
          *zip(*training))
     drawing = [command("generator.py", "--device", "cpu", "--weights", place / "weights.safetensors",
                        "--out", place / f"drawn{count}", "--n", count)[:2] for count in (100, 1000, 10_000)]

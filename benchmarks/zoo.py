@@ -30,7 +30,7 @@ SIZES = {"dcgan": 64, **{name: arch.sizes[0] for name, arch in zoo.ZOO.items()}}
 BATCH, SHOWN = 16, 64  # faces a step, as by default; px at which faces are shown side by side
 
 
-def channels(name, options):
+def width_of(name, options):
     """The width that a network is trained at. A face takes fakeface128 forty times dcgan's work; half the width, a quarter of that."""
     return max(1, options.channels // 2) if name == "fakeface128" else options.channels
 
@@ -50,7 +50,7 @@ def train_and_score(name, options):
     folder, data = options.out / name, options.out / f"imgs{SIZES[name]}"
     folder.mkdir(parents=True, exist_ok=True)
     log = options.out / f"{name}.log"
-    call("train.py", "--arch", name, "--device", options.device, "--data", data, "--out", folder, "--channels", channels(name, options),
+    call("train.py", "--arch", name, "--device", options.device, "--data", data, "--out", folder, "--channels", width_of(name, options),
          "--batch", BATCH, "--steps", options.images // BATCH, log=log, workers=options.workers)
     weights, scores = folder / "generator.safetensors", folder / "scores.json"
     if not scores.exists() or scores.stat().st_mtime < weights.stat().st_mtime:
@@ -60,7 +60,7 @@ def train_and_score(name, options):
 
 
 def row(name, folder):
-    """A line of the table: size, learned parameters of G in millions, scores, and the training faces' SWD at that size."""
+    """A line of the table: size, learned parameters of G in millions, scores, and those of training faces at that size."""
     generator, _ = load_generator(folder / "generator.safetensors")
     learned = sum(weight.size for weight in generator.parameters() if not weight.stop_gradient)
     scores = json.loads((folder / "scores.json").read_text())["scores"]
@@ -97,7 +97,7 @@ def main():
                  options.out / f"imgs{size}", log=options.out / "pretreat.log")
     with ThreadPoolExecutor(options.workers) as threads:
         folders = dict(zip(options.names, threads.map(train_and_score, options.names, [options] * len(options.names))))
-    table = "\n".join(["| `--arch` | px | G, millions | SWD | real faces' | MS-SSIM | real faces' | two-sample | nearest |",
+    table = "\n".join(["| `--arch` | px | G, millions | SWD | training faces | MS-SSIM | training faces | two-sample | nearest |",
                        "| --- |" + " --- |" * 8, *(row(name, folder) for name, folder in folders.items())]) + "\n"
     (options.out / "table.md").write_text(table)
     figures.save_rows(options.out / "zoo.png", {name: shown(folder) for name, folder in folders.items()})

@@ -5,6 +5,7 @@ from PIL import Image
 
 import checkpoint
 import contrast
+import figures
 from dataReader import DataReader
 from network import draw_faces
 from randomness import between, face_inputs
@@ -42,6 +43,14 @@ def frames(path):
 
 def faces_of(made, *seeds):
     return draw_faces(made, face_inputs(made.plan, seeds))
+
+
+def test_rows_beside_their_names_are_shown_pixel_for_pixel(tmp_path):
+    faces = np.random.default_rng(0).integers(0, 256, (6, 16, 16, 3), np.uint8)
+    figures.save_rows(tmp_path / "rows.png", {"a": faces[:3], "a long name": faces[3:]})
+    picture = np.asarray(Image.open(tmp_path / "rows.png").convert("RGB"))
+    assert picture.shape[0] == 32 and (picture[:, -46:] == figures.grid(faces, columns=3)[:, 2:]).all()  # but for the ticks
+    assert (picture[:16, :-48] < 128).any() and (picture[16:, :-48] < 128).any()  # the names
 
 
 def test_real_and_generated_side_by_side(show, faces16, tmp_path):
