@@ -189,5 +189,5 @@ def describe_generator(facts):
     score = f", SWD {facts['scores']['swd']:.1f} on {facts['scores']['n']:,} held-out faces" if "swd" in facts["scores"] else ""
     which = f" with {facts['where']}" if facts["where"] else ""
     labels = f", conditional on {', '.join(facts['labels'])}" if facts["labels"] else ""
-    return (f"{facts['arch']}, {facts['size']}×{facts['size']} px, {facts['channels']} channels{labels}, trained {facts['step']:,} steps "
-            f"({facts['images_seen']:,} images seen) on {facts['data']}{which}, seed {facts['seed']}{score}")
+    return (f"{facts['arch']}, {facts['size']}×{facts['size']} px, {facts['channels']} channels{labels}, "
+            f"trained {facts['step']:,} steps ({facts['images_seen']:,} images seen) on {facts['data']}{which}, seed {facts['seed']}{score}")

@@ -142,7 +142,8 @@ def judge_attributes(generator, where, options):
           + "".join(f"\n{name:18}" + ", ".join(f"{share:.1%} {what}" for what, share in shares.items())
                     for name, shares in shown.items()))
     usual = {name: max((-1, 1), key=labels.count) for name, labels in generator.plan.labels.items()}
-    asked = {"as most faces": usual} | {f"{'' if usual[name] < 0 else 'not '}{name}": usual | {name: -usual[name]} for name in names}
+    asked = {"as most faces": usual}
+    asked |= {f"{'' if usual[name] < 0 else 'not '}{name}": usual | {name: -usual[name]} for name in names}
     rows = {title: draw_faces(generator, face_inputs(generator.plan, range(12), labels)) for title, labels in asked.items()}
     figures.save_rows(options.out / "attributes.png", rows)
     return shown

@@ -31,7 +31,7 @@ BATCH, SHOWN = 16, 64  # faces a step, as by default; px at which faces are show
 
 
 def width_of(name, options):
-    """The width that a network is trained at. A face takes fakeface128 forty times dcgan's work; half the width, a quarter of that."""
+    """The width that a network is trained at. A face takes fakeface128 forty times dcgan's work; at half the width, ten."""
     return max(1, options.channels // 2) if name == "fakeface128" else options.channels
 
 
@@ -50,8 +50,8 @@ def train_and_score(name, options):
     folder, data = options.out / name, options.out / f"imgs{SIZES[name]}"
     folder.mkdir(parents=True, exist_ok=True)
     log = options.out / f"{name}.log"
-    call("train.py", "--arch", name, "--device", options.device, "--data", data, "--out", folder, "--channels", width_of(name, options),
-         "--batch", BATCH, "--steps", options.images // BATCH, log=log, workers=options.workers)
+    call("train.py", "--arch", name, "--device", options.device, "--data", data, "--out", folder,
+         "--channels", width_of(name, options), "--batch", BATCH, "--steps", options.images // BATCH, log=log, workers=options.workers)
     weights, scores = folder / "generator.safetensors", folder / "scores.json"
     if not scores.exists() or scores.stat().st_mtime < weights.stat().st_mtime:
         call("evaluate.py", "--device", options.device, "--fake", weights, "--real", data, "--n", options.n,
