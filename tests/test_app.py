@@ -14,6 +14,7 @@ gr = pytest.importorskip("gradio", reason="requirements-app.txt is not installed
 import httpx  # noqa: E402
 
 import app  # noqa: E402
+import checkpoint  # noqa: E402
 from network import draw_faces  # noqa: E402
 from randomness import between, face_inputs  # noqa: E402
 from zoo import Plan, build_generator  # noqa: E402
@@ -93,6 +94,20 @@ def test_an_address_says_what_to_show():
     assert asked(weights="two", first="7", count="4", truncation="0.5", labels="+") == ["two", 7, 4, 0.5, "+"]
     assert asked(weights="three", first="x", count="1e9", truncation="-3", labels="?,?,?") == ["one", 0, app.MOST, 0, ""]
     assert asked(first="nan", count="inf", truncation="nan") == asked()
+
+
+def test_every_run_is_offered_also_one_that_was_never_scored(generators, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("Output/best", "Output/generator", "Output-2/generator"):
+        path = tmp_path / f"{name}.safetensors"
+        path.parent.mkdir(exist_ok=True)
+        checkpoint.save_generator(path, generators["two"], {
+            **PLAN._asdict(), "labels": {}, "where": "", "pictures": "", "data": "", "step": 1, "images_seen": 1, "seed": 0,
+            "scores": {}})
+    (tmp_path / "Output-empty").mkdir()
+    assert list(app.find_weights([])) == [
+        "Output/best.safetensors", "Output-2/generator.safetensors", "pretrained/celeba64.safetensors"]
+    assert list(app.find_weights(["Output/generator.safetensors"])) == ["Output/generator.safetensors"]
 
 
 @pytest.fixture(scope="module")
