@@ -48,8 +48,9 @@ def faces_of(made, *seeds):
 def test_rows_beside_their_names_are_shown_pixel_for_pixel(tmp_path):
     faces = np.random.default_rng(0).integers(0, 256, (6, 16, 16, 3), np.uint8)
     figures.save_rows(tmp_path / "rows.png", {"a": faces[:3], "a long name": faces[3:]})
-    picture = np.asarray(Image.open(tmp_path / "rows.png").convert("RGB"))
-    assert picture.shape[0] == 32 and (picture[:, -46:] == figures.grid(faces, columns=3)[:, 2:]).all()  # but for the ticks
+    picture = np.asarray(Image.open(tmp_path / "rows.png").convert("RGB")).astype(int)
+    assert picture.shape[0] == 32
+    assert abs(picture[:, -46:] - figures.grid(faces, columns=3)[:, 2:]).max() <= 1  # but for the ticks; some matplotlib rounds
     assert (picture[:16, :-48] < 128).any() and (picture[16:, :-48] < 128).any()  # the names
 
 
