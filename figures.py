@@ -97,12 +97,10 @@ def save_rows(path, named_faces):
     picture = grid(np.concatenate(list(named_faces.values())), columns=len(next(iter(named_faces.values()))))
     height, width, _ = picture.shape
     room = 20 + 9 * max(map(len, named_faces))  # px for the names
-    figure = Figure(figsize=((room + width) / 100, height / 100))
-    axes = figure.add_axes((room / (room + width), 0, width / (room + width), 1))  # a pixel for each of the picture
-    axes.imshow(picture)
-    axes.set_yticks((np.arange(len(named_faces)) + 0.5) * height / len(named_faces), list(named_faces))
-    axes.set_xticks([])
-    axes.spines[:].set_visible(False)
+    figure = Figure(figsize=((room + width) / 100, height / 100), dpi=100)
+    figure.figimage(picture, xo=room)  # a pixel for each of the picture
+    for row, name in enumerate(named_faces):
+        figure.text((room - 8) / (room + width), 1 - (row + 0.5) / len(named_faces), name, ha="right", va="center")
     save_figure(path, figure)
 
 

@@ -50,7 +50,7 @@ def test_rows_beside_their_names_are_shown_pixel_for_pixel(tmp_path):
     figures.save_rows(tmp_path / "rows.png", {"a": faces[:3], "a long name": faces[3:]})
     picture = np.asarray(Image.open(tmp_path / "rows.png").convert("RGB")).astype(int)
     assert picture.shape[0] == 32
-    assert abs(picture[:, -46:] - figures.grid(faces, columns=3)[:, 2:]).max() <= 1  # but for the ticks; some matplotlib rounds
+    assert abs(picture[:, -48:] - figures.grid(faces, columns=3)).max() <= 1  # some versions of matplotlib round
     assert (picture[:16, :-48] < 128).any() and (picture[16:, :-48] < 128).any()  # the names
 
 
