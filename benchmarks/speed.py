@@ -291,8 +291,8 @@ def measure_growth(options, place):
         _, memory, text = command("-c", code)
         reading.append((float(text.split()[-1]), memory))
     line("the reader, an epoch of faces", "读取器，一轮的人脸数", "2,000 · 20,000 · 200,000", *zip(*reading))
-    line("train.py --preset classic --channels 8 --steps 60, faces", "train.py --preset classic --channels 8 --steps 60，人脸数", "2,000 · 20,000 · 200,000",
-         *zip(*training))
+    trained = "train.py --preset classic --channels 8 --steps 60"
+    line(f"{trained}, faces", f"{trained}，人脸数", "2,000 · 20,000 · 200,000", *zip(*training))
     drawing = [command("generator.py", "--device", "cpu", "--weights", place / "weights.safetensors",
                        "--out", place / f"drawn{count}", "--n", count)[:2] for count in (100, 1000, 10_000)]
     line("generator.py, faces", "generator.py，人脸数", "100 · 1,000 · 10,000", *zip(*drawing))
