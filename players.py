@@ -52,6 +52,13 @@ def networks_and_adams(players):
             {"generator": players.G.adam, "discriminator": players.D.adam})
 
 
+def set_rates(players, steps_done, options):
+    """Gives both Adams the learning rates of the next step: halved once `options.halve_after` steps are done, if not 0."""
+    share = 0.5 if 0 < options.halve_after <= steps_done else 1.0
+    players.D.adam.set_lr(share * options.lr_d)
+    players.G.adam.set_lr(share * options.lr_g)
+
+
 def update(player, loss, shared=True):
     """One step of a player's Adam down the gradient of `loss`; unless the gradient is `shared` already, over all ranks."""
     player.scaler.scale(loss).backward()

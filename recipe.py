@@ -8,19 +8,19 @@ from runtime import UserError
 
 SMALL_SET = 50_000  # faces; with fewer, --augment auto augments
 
-# The plain recipe of the tutorials (Radford et al. 2016): one learning rate, and the samples are drawn by the generator as it
-# is at the end.
-CLASSIC = {"batch": 128, "flip": False, "augment": "off", "ema": 0, "up": "deconv", "lr": 2e-4}
+# The plain recipe of the tutorials (Radford et al. 2016): one learning rate that never falls, and the samples are drawn by the
+# generator as it is at the end.
+CLASSIC = {"batch": 128, "flip": False, "augment": "off", "ema": 0, "up": "deconv", "lr": 2e-4, "halve_after": 0}
 PRESETS = {"best": {}, "classic": CLASSIC}
 
 # A run can only be gone on with when these are as they were.
 MATTERS = ("pictures", "where", "conditional", "labelled", "batch", "arch", "channels", "z_dim", "noise", "up", "spectral_norm",
-           "loss", "label_smoothing", "r1", "augment", "augment_p", "flip", "ema", "lr_d", "lr_g", "beta1", "beta2", "seed",
-           "d_steps", "g_steps")
+           "loss", "label_smoothing", "r1", "augment", "augment_p", "flip", "ema", "lr_d", "lr_g", "halve_after", "beta1", "beta2",
+           "seed", "d_steps", "g_steps")
 # What was in force in runs that were saved before there were these options.
 OLDER = {"where": "", "conditional": "", "labelled": "", "labels": {}, "arch": "dcgan", "noise": "normal", "up": "deconv",
          "spectral_norm": False, "loss": "bce", "label_smoothing": 0, "r1": 0, "augment": "off", "augment_p": 1.0, "flip": False,
-         "ema": 10_000}
+         "ema": 10_000, "halve_after": 0}
 
 
 def parse_options(description):
@@ -29,8 +29,8 @@ def parse_options(description):
     parser = runtime.Parser(description)
     add = parser.add_argument
     add("--preset", choices=PRESETS, default="best",
-        help="classic: the plain recipe of the tutorials, batch 128, --up deconv, --lr 2e-4, without --flip, --augment and --ema "
-             "(default: best)")
+        help="classic: the plain recipe of the tutorials, batch 128, --up deconv, --lr 2e-4, without --flip, --augment, --ema "
+             "and --halve-after (default: best)")
     add("--data", default="imgs", metavar="DIR", help="packed faces (default: imgs)")
     add("--out", default="Output", metavar="DIR", help="the run's folder (default: Output)")
     add("--fresh", action="store_true", help="start a new run, in a new numbered folder beside --out")
@@ -75,6 +75,8 @@ def parse_options(description):
     add("--lr", type=number(float, 0), help="Adam's learning rate, of both players (default: the two below)")
     add("--lr-d", type=number(float, 0), metavar="LR", help="the discriminator's (default: 2e-4)")
     add("--lr-g", type=number(float, 0), metavar="LR", help="the generator's (default: 1e-4; with another --arch 2e-4)")
+    add("--halve-after", type=number(int, 0), default=7500, metavar="STEPS",
+        help="halve both learning rates after so many steps; 0: never (default: 7500)")
     add("--beta1", type=number(float, 0, below=1), default=0.5, help="Adam's β1 (default: 0.5)")
     add("--beta2", type=number(float, 0, below=1), default=0.999, help="Adam's β2 (default: 0.999)")
     add("--ema", type=number(float, 0), default=10_000, metavar="IMAGES",

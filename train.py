@@ -29,7 +29,7 @@ from dataReader import DataReader
 from files import claim, numbered_folder, write_json
 from monitor import LOG_EVERY, Monitor
 from network import choose_losses, draw_faces, gradient_penalty
-from players import build_players, frozen, networks_and_adams, update, update_average
+from players import build_players, frozen, networks_and_adams, set_rates, update, update_average
 from randomness import face_inputs, noise, seed_layers
 from runtime import UserError
 
@@ -169,6 +169,7 @@ def train(options, reader, players, folder, start_step, total_steps, seconds):
             sample()
         saved_step = start_step
         for step in range(start_step + 1, total_steps + 1):  # counted from 1: the steps done once this one is
+            set_rates(players, step - 1, options)
             monitor.record(*train_step(step - 1, batches, players, options))
             update_average(players.average, players.G.network, step * step_images, step_images, options.ema)
 

@@ -86,7 +86,7 @@ def test_epochs_count_passes_over_the_faces(training, tmp_path):
     assert checkpoint.read_facts(tmp_path / "run" / "checkpoint.safetensors")["step"] == 12
 
 
-@pytest.mark.parametrize("recipe", ["--d-steps 2", "--loss hinge --spectral-norm --r1 1 --up resize --no-flip", "--preset classic"])
+@pytest.mark.parametrize("recipe", ["--d-steps 2 --halve-after 2", "--loss hinge --spectral-norm --r1 1 --up resize --no-flip", "--preset classic"])
 def test_a_resumed_run_has_bitwise_the_weights_of_one_never_interrupted(command, faces16, tmp_path, recipe):
     def run(name, *arguments):
         return command(train, "--data", faces16, "--out", tmp_path / name, *TINY, *recipe.split(), *arguments)
@@ -98,6 +98,20 @@ def test_a_resumed_run_has_bitwise_the_weights_of_one_never_interrupted(command,
     assert (tmp_path / "whole" / "losses.npy").read_bytes() == (tmp_path / "parts" / "losses.npy").read_bytes()
     assert [line["step"] for line in log(tmp_path / "parts")] == [3, 7]
     assert log(tmp_path / "parts")[1]["seconds"] > log(tmp_path / "parts")[0]["seconds"]
+
+
+@pytest.mark.parametrize("player, alone", [("discriminator", "--lr-g 0"), ("generator", "--lr-d 0 --g-steps 1")])
+def test_learning_rates_are_halved_after_so_many_steps(command, faces16, tmp_path, player, alone):
+    def learned(steps, halve_after):
+        out = tmp_path / f"{steps}-{halve_after}"
+        command(train, "--data", faces16, "--out", out, *TINY, *alone.split(), "--steps", steps, "--halve-after", halve_after)
+        arrays = load_file(out / "checkpoint.safetensors")
+        return {name: arrays[name] for name in arrays if name.startswith(player) and name.endswith("weight")}
+
+    before, slow, fast = learned(2, 2), learned(3, 2), learned(3, 0)
+    for name in before:
+        assert np.abs(fast[name] - before[name]).max() > 1e-5
+        assert np.allclose(slow[name] - before[name], (fast[name] - before[name]) / 2, atol=1e-6), name
 
 
 def test_another_seed_is_another_run(command, faces16, tmp_path):
