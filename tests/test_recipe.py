@@ -51,6 +51,7 @@ def test_options_that_came_later_do_not_stop_an_older_run(parse):
     assert recipe.differences(old, options) == [
         "--up (it has deconv, you ask for resize)", "--augment (it has off, you ask for diffaugment)",
         "--augment-p (it has 1.0, you ask for 0.5)", "--flip (it has off, you ask for on)",
-        "--lr-d (it has 0.0001, you ask for 0.0002)", "--lr-g (it has 0.0001, you ask for 0.001)"]
+        "--lr-d (it has 0.0001, you ask for 0.0002)", "--lr-g (it has 0.0001, you ask for 0.001)",
+        "--halve-after (it has 0, you ask for 7500)"]
     assert recipe.differences({**vars(options), "pictures": "bb"}, options)[0].startswith("--data (")
     assert recipe.differences(vars(options), SimpleNamespace(**vars(options))) == []
