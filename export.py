@@ -9,9 +9,9 @@ import paddle
 import paddle.nn as nn
 import paddle.nn.functional as F
 
-from convolution import Conv2D, Conv2DTranspose
 from randomness import face_inputs
 from runtime import UserError
+from training.layers import ResizeConv2D
 
 OPSET = 13  # of ONNX: old enough for most programs
 CLOSE = 1e-3  # of the 2 between black and white; a grey level is 0.008
@@ -57,18 +57,12 @@ def plain(generator):
     """The same network of Paddle's own layers alone, in evaluation mode: what converters know."""
     layers = []
     for layer in generator:
-        if isinstance(layer, Conv2D):
-            own = nn.Conv2D(layer.weight.shape[1], layer.weight.shape[0], layer.kernel, layer.stride, layer.padding)
-            weights = layer.weight
-        elif isinstance(layer, Conv2DTranspose):
-            weights = layer.kernels()
-            own = nn.Conv2DTranspose(*weights.shape[:2], layer.kernel, layer.stride, layer.padding, layer.added)
-        else:
-            layers.append(OTHERWISE.get(type(layer), lambda layer=layer: layer)())
-            continue
-        own.weight.set_value(weights)
-        own.bias.set_value(layer.bias if layer.bias is not None else paddle.zeros_like(own.bias))
-        layers.append(own)
+        if isinstance(layer, ResizeConv2D):
+            kernels = layer.kernels()
+            layer = nn.Conv2DTranspose(*kernels.shape[:2], 4, 2, 1)
+            layer.weight.set_value(kernels)
+            layer.bias.set_value(paddle.zeros_like(layer.bias))
+        layers.append(OTHERWISE.get(type(layer), lambda layer=layer: layer)())
     if generator.plan.arch == "dcgan":
         inputs = generator.plan.z_dim + len(generator.plan.labels)
         layers.insert(0, nn.Unflatten(1, [inputs, 1, 1]))

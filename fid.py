@@ -24,6 +24,7 @@ from download import fetch
 from randomness import draws
 from runtime import UserError
 from torchfile import read_torch
+from training.layers import run
 
 URL = "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth"
 SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
@@ -41,9 +42,10 @@ class ConvBN(nn.Layer):
         super().__init__()
         self.conv = nn.Conv2D(inputs, outputs, kernel, stride, padding, bias_attr=False)
         self.bn = nn.BatchNorm2D(outputs, epsilon=0.001)
+        self.act = nn.ReLU()
 
     def forward(self, x):
-        return F.relu(self.bn(self.conv(x)))
+        return run([self.conv, self.bn, self.act], x)
 
 
 class Block(nn.Layer):

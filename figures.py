@@ -7,6 +7,8 @@ from skimage.util import montage
 
 from files import replacing
 
+MOST_POINTS = 2000  # of a curve: more than it has pixels takes long and shows nothing
+
 
 def evenly(count, most=100):
     """Which of `count` faces to show where there is room for `most`: int64 row numbers, evenly spread."""
@@ -69,20 +71,24 @@ def save_titled_grids(path, titled_faces):
 def save_losses(path, losses, steps_per_epoch):
     """Draws `losses` (float32 [steps, 4]: d_loss, g_loss, d_real, d_fake) as two curves over the steps.
 
-    Thin lines are single steps, thick lines a running mean over one epoch (at most a twentieth of the run).
+    Thin lines are single steps, or in a long run means of a few, thick lines a running mean over one epoch (at most a
+    twentieth of the run).
     """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 8), layout="tight")
-    window = max(1, min(steps_per_epoch, len(losses) // 20))
+    ends = np.linspace(0, len(losses), min(MOST_POINTS, len(losses)) + 1).astype(np.int64)
+    steps = (ends[:-1] + ends[1:] + 1) / 2  # counted from 1
+    window = max(1, round(min(steps_per_epoch, len(losses) // 20) * len(steps) / len(losses)))
+    losses = np.add.reduceat(losses, ends[:-1], axis=0, dtype=np.float64) / np.diff(ends)[:, None]
     curves = (("Loss", ("D", "G"), losses[:, :2]),
               ("D's mean probability of \"real\"", ("D(x), real faces", "D(G(z)), generated faces"), losses[:, 2:]))
     for place, (label, names, columns) in enumerate(curves, start=1):
         axes = figure.add_subplot(2, 1, place)
         for name, values, colour in zip(names, columns.T, ("tab:blue", "tab:orange")):
-            axes.plot(np.arange(1, len(values) + 1), values, color=colour, linewidth=0.5, alpha=0.35)
+            axes.plot(steps, values, color=colour, linewidth=0.5, alpha=0.35)
             mean = np.convolve(values, np.full(window, 1 / window), "valid")
-            axes.plot(np.arange(window, len(values) + 1), mean, color=colour, label=name)
+            axes.plot(steps[window - 1:], mean, color=colour, label=name)
         axes.set_xlabel("step")
         axes.set_ylabel(label)
         axes.grid(alpha=0.3)

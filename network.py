@@ -11,7 +11,7 @@ import paddle
 import paddle.nn as nn
 import paddle.nn.functional as F
 
-from convolution import Conv2D, Conv2DTranspose, ResizeConv2D, twice_differentiable
+from training.layers import ResizeConv2D, Sequential, run, twice_differentiable
 from weightInit import bn_initializer, conv_initializer
 
 SIZES = (16, 32, 64, 128, 256)  # picture sizes, px
@@ -21,12 +21,16 @@ WIDEST = 8  # no layer has more than this times `channels`, as in the paper's 64
 
 def conv(inputs, outputs, kernel=4, stride=2, padding=1, bias=False):
     """A convolution, without bias unless asked; by default it halves height and width."""
-    return Conv2D(inputs, outputs, kernel, stride, padding, conv_initializer, bias)
+    return nn.Conv2D(inputs, outputs, kernel, stride, padding, weight_attr=conv_initializer, bias_attr=None if bias else False)
 
 
 def deconv(inputs, outputs, kernel=4, stride=2, padding=1, bias=False):
-    """A transposed convolution, without bias unless asked; with a stride of 2 it doubles height and width."""
-    return Conv2DTranspose(inputs, outputs, kernel, stride, padding, conv_initializer, bias)
+    """A transposed convolution, without bias unless asked; with a stride of 2 it doubles height and width.
+
+    A kernel that falls short of that by one row and column, as 5×5 does, gets them at the lower right.
+    """
+    return nn.Conv2DTranspose(inputs, outputs, kernel, stride, padding, max(0, stride + 2 * padding - kernel),
+                              weight_attr=conv_initializer, bias_attr=None if bias else False)
 
 
 def bn(channels, momentum=BN_MOMENTUM):
@@ -41,13 +45,13 @@ def fc(inputs, outputs):
 
 
 def conv_bn(number, inputs, outputs, **geometry):
-    """Convolution, batch normalisation, LeakyReLU(0.2), as (name, layer) pairs for `nn.Sequential`."""
+    """Convolution, batch normalisation, LeakyReLU(0.2), as (name, layer) pairs for `Sequential`."""
     return [(f"conv{number}", conv(inputs, outputs, **geometry)), (f"bn{number}", bn(outputs)),
             (f"act{number}", nn.LeakyReLU(0.2))]
 
 
 def deconv_bn(number, inputs, outputs, up=deconv, **geometry):
-    """A doubling in size (`up`), batch normalisation, ReLU, as (name, layer) pairs for `nn.Sequential`."""
+    """A doubling in size (`up`), batch normalisation, ReLU, as (name, layer) pairs for `Sequential`."""
     return [(f"deconv{number}", up(inputs, outputs, **geometry)), (f"bn{number}", bn(outputs)), (f"act{number}", nn.ReLU())]
 
 
@@ -77,7 +81,7 @@ def layer_widths(size, channels):
     return [channels * min(2 ** i, WIDEST) for i in range(halvings)]
 
 
-class Generator(nn.Sequential):
+class Generator(Sequential):
     """Draws pictures: float32 z [N, z_dim] → float32 [N, 3, size, size] in [-1, 1]."""
 
     def __init__(self, size=64, z_dim=100, channels=64, up="deconv"):
@@ -94,7 +98,7 @@ class Generator(nn.Sequential):
         return super().forward(z.unsqueeze([2, 3]))
 
 
-class Discriminator(nn.Sequential):
+class Discriminator(Sequential):
     """Judges pictures: float32 [N, 3, size, size] in [-1, 1] → float32 logits [N]; above 0 it says "real"."""
 
     def __init__(self, size=64, channels=64, spectral_norm=False, outputs=1):
@@ -138,11 +142,9 @@ class ConditionalDiscriminator(nn.Layer):
 
     def forward(self, pictures, labels):
         *body, last = self.discriminator
-        features = pictures
-        for layer in body:
-            features = layer(features)
+        features = run(body, pictures)
         summed = features.reshape([*features.shape[:2], -1]).sum(2)
-        return to_logits(last(features)) + (self.projection(labels) * summed).sum(1).astype("float32")
+        return to_logits(run([last], features)) + (self.projection(labels) * summed).sum(1).astype("float32")
 
 
 def bce_d_loss(real_logits, fake_logits, smoothing=0.0):

@@ -66,7 +66,7 @@ def update(player, loss, shared=True):
         ranks.average_gradients(player.network)
     player.scaler.step(player.adam)
     player.scaler.update()
-    player.adam.clear_grad()
+    player.adam.clear_grad(set_to_zero=False)  # the next gradients take their place instead of being added to zeros
 
 
 @paddle.no_grad()
@@ -80,4 +80,4 @@ def update_average(average, generator, images_seen, batch_size, half_life, ramp=
     new_share = 1 - 0.5 ** (batch_size / half_life) if half_life else 1.0
     now = generator.state_dict()
     for name, mean in average.state_dict().items():
-        mean.lerp_(now[name], new_share)
+        mean.scale_(1 - new_share).add_(now[name] * new_share)

@@ -89,8 +89,9 @@ def parse_options(description):
     add("--eval-every", type=number(int, 1), default=4000, metavar="STEPS",
         help="steps between scores on held-out faces, by which the best generator is kept (default: 4000)")
     add("--device", choices=("auto", "cpu", "gpu"), default="auto", help="(default: auto, a GPU where there is one)")
-    add("--amp", choices=("off", "auto", "bfloat16", "float16"), default="off",
-        help="mixed precision on a GPU: auto takes bfloat16 where the GPU has it, else float16 (default: off)")
+    add("--amp", choices=("off", "auto", "bfloat16", "float16"),
+        help="mixed precision; auto: bfloat16 where the device computes in it, else float16 on a GPU and float32 on a CPU "
+             "(default: auto on a CPU, off on a GPU)")
     add("--visualdl", action="store_true", help="also log for VisualDL, the board that AI Studio shows")
 
     chosen = parser.parse_args()

@@ -5,6 +5,7 @@ Import this before Paddle: the maths libraries read their settings once, when th
 import argparse
 import ctypes
 import errno
+import importlib.util
 import os
 import platform
 import signal
@@ -133,7 +134,7 @@ def usable_cpus():
 
 
 def tune_cpu():
-    """Sets the maths library's thread count and, on AMD processors, its fast path, unless the user set them.
+    """Sets how many threads compute and, on AMD processors, the maths library's fast path, unless the user set them.
 
     An OMP_NUM_THREADS of 1 does not count; who wants a single thread sets MKL_NUM_THREADS.
 
@@ -142,11 +143,29 @@ def tune_cpu():
     if os.environ.get("OMP_NUM_THREADS", "1") == "1":  # importing Paddle sets it to 1, for whatever that process starts, too
         cores = min(usable_cpus(), psutil.cpu_count(logical=False) or usable_cpus())
         processes = int(os.environ.get("PADDLE_LOCAL_SIZE", 1))  # how many Paddle's launcher started on this machine
-        os.environ.setdefault("MKL_NUM_THREADS", str(max(1, cores // processes)))
+        start_threads(os.environ.setdefault("MKL_NUM_THREADS", str(max(1, cores // processes))))
     processor = describe_processor()
     if "AuthenticAMD" in processor:  # 7 and 5 are MKL's numbers for its AVX-512 and AVX2 code
         avx512 = all(f" avx512{part}" in processor for part in ("f", "cd", "bw", "dq", "vl"))
         os.environ.setdefault("MKL_DEBUG_CPU_TYPE", "7" if avx512 else "5")
+
+
+def start_threads(count):
+    """Lets OpenMP, with which MKL, oneDNN and Paddle's own operators share out their work, take `count` threads (text).
+
+    Its library, which Paddle brings, reads OMP_NUM_THREADS once, when it starts. Starting it here spares the process
+    the variable, about which Paddle prints a warning.
+    """
+    paddle = importlib.util.find_spec("paddle")  # finds it without importing it
+    for folder in paddle.submodule_search_locations if paddle else ():
+        library = Path(folder) / "libs" / "libiomp5.so"
+        if library.exists():  # on Linux, x86
+            before = os.environ.get("OMP_NUM_THREADS")
+            os.environ["OMP_NUM_THREADS"] = count
+            ctypes.CDLL(str(library)).omp_get_max_threads()
+            del os.environ["OMP_NUM_THREADS"]
+            if before:
+                os.environ["OMP_NUM_THREADS"] = before
 
 
 def describe_processor():
@@ -228,22 +247,31 @@ def choose_device(name):
         print(f"device: {paddle.device.cuda.get_device_name()}")
     else:
         keep_freed_memory()
+        from training import onednn
+
         why = f" (no usable GPU: {trouble})" if trouble else ""
-        print(f"device: cpu, {os.environ.get('MKL_NUM_THREADS', '?')} threads{why}")
+        slow = "" if onednn.usable() else f", with Paddle's own layers, which are slow ({onednn.library()})"
+        print(f"device: cpu, {os.environ.get('MKL_NUM_THREADS', '?')} threads{why}{slow}")
     return device
 
 
 def choose_precision(choice, device):
     """The type to compute in on `device` (cpu or gpu) for --amp `choice`: float32, bfloat16 or float16; says what it took.
 
-    Raises UserError where the device cannot compute in the type asked for.
+    A `choice` of None is auto on a CPU, off on a GPU. Raises UserError where the device cannot compute in the type asked for.
     """
     import paddle
 
-    if choice == "off" or (choice == "auto" and device == "cpu"):
+    from training import onednn
+
+    choice = choice or ("auto" if device == "cpu" else "off")
+    cpu_has_bfloat16 = onednn.usable() and any(flag in describe_processor() for flag in ("avx512_bf16", "amx_bf16"))
+    if choice == "off" or (choice == "auto" and device == "cpu" and not cpu_has_bfloat16):
         precision = "float32"
     elif device == "cpu":
-        raise UserError(f"--amp {choice}: mixed precision needs a GPU; leave it off on a CPU")
+        if choice == "float16" or not cpu_has_bfloat16:
+            raise UserError(f"--amp {choice}: this CPU cannot compute in it; leave --amp away, and the program takes what it can")
+        precision = "bfloat16"
     elif choice == "auto":
         precision = "bfloat16" if paddle.amp.is_bfloat16_supported() else "float16"
     elif choice == "bfloat16" and not paddle.amp.is_bfloat16_supported():
@@ -256,9 +284,13 @@ def choose_precision(choice, device):
 
 
 def autocast(precision):
-    """A context in which Paddle computes convolutions and products in `precision` (paddle.amp, level O1)."""
+    """A context in which convolutions and products are computed in `precision` (on a GPU paddle.amp, level O1)."""
     import paddle
 
+    from training.layers import computing_in
+
+    if paddle.get_device() == "cpu":
+        return computing_in(precision)
     if precision == "float32":
         return nullcontext()
     # Paddle's own list lacks the transposed convolution, that is, the generator.

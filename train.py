@@ -254,7 +254,7 @@ def main():
     recipe.settle_augmentation(options, len(reader))
     device = runtime.choose_device(options.device)
     precision = runtime.choose_precision(options.amp, device)
-    if options.spectral_norm and precision != "float32":
+    if options.spectral_norm and device == "gpu" and precision != "float32":
         raise UserError("--spectral-norm: Paddle computes it in float32 alone; leave --amp off")
     if options.r1 and ranks.COUNT > 1 and device == "gpu" and not options.spectral_norm:
         raise UserError("--r1: Paddle's synchronised batch normalisation has no second derivative; on several GPUs use it with "

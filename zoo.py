@@ -12,6 +12,7 @@ import paddle.nn as nn
 
 from network import SIZES, ConditionalDiscriminator, Discriminator, Generator, bn, conv, deconv, fc, to_logits
 from runtime import UserError
+from training.layers import Sequential
 from weightInit import bn_initializer
 
 
@@ -147,11 +148,11 @@ ZOO = {
 NAMES = ("dcgan", *ZOO)
 
 
-class ZooGenerator(nn.Sequential):
+class ZooGenerator(Sequential):
     """Draws pictures: float32 [N, inputs] → float32 [N, 3, size, size] in [-1, 1]."""
 
 
-class ZooDiscriminator(nn.Sequential):
+class ZooDiscriminator(Sequential):
     """Judges pictures: float32 [N, 3, size, size] in [-1, 1] → float32 logits [N]."""
 
     def forward(self, pictures):

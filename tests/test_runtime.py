@@ -12,6 +12,7 @@ import pytest
 import files
 import randomness
 import runtime
+from training import onednn
 from zoo import Plan
 
 ROOT = Path(runtime.__file__).parent
@@ -66,18 +67,24 @@ def test_a_gpu_that_paddle_counts_but_cannot_use(monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("choice, device, bfloat16, precision", [
-    ("off", "gpu", True, "float32"), ("auto", "cpu", True, "float32"), ("auto", "gpu", True, "bfloat16"),
-    ("auto", "gpu", False, "float16"), ("float16", "gpu", True, "float16"), ("bfloat16", "gpu", True, "bfloat16")])
-def test_precision_follows_the_gpu(monkeypatch, capsys, choice, device, bfloat16, precision):
+    ("off", "gpu", True, "float32"), (None, "gpu", True, "float32"), ("auto", "gpu", True, "bfloat16"),
+    ("auto", "gpu", False, "float16"), ("float16", "gpu", True, "float16"), ("bfloat16", "gpu", True, "bfloat16"),
+    ("off", "cpu", True, "float32"), (None, "cpu", True, "bfloat16"), (None, "cpu", False, "float32"),
+    ("auto", "cpu", False, "float32"), ("bfloat16", "cpu", True, "bfloat16")])
+def test_precision_follows_the_device(monkeypatch, capsys, choice, device, bfloat16, precision):
     monkeypatch.setattr(paddle.amp, "is_bfloat16_supported", lambda: bfloat16)
+    monkeypatch.setattr(runtime, "describe_processor", lambda: "flags : avx512f" + " avx512_bf16" * bfloat16)
+    monkeypatch.setattr(onednn, "usable", lambda: True)
     assert runtime.choose_precision(choice, device) == precision
-    assert (precision in capsys.readouterr().out) == (choice != "off")
+    said = capsys.readouterr().out
+    assert precision in said or (choice == "off" or device == "gpu") and precision == "float32" and not said
 
 
 def test_mixed_precision_covers_both_players(monkeypatch):
     """Paddle's own list of what may be computed in 16 bits lacks the generator's layers."""
     used = {}
     monkeypatch.setattr(paddle.amp, "auto_cast", lambda **options: used.update(options))
+    monkeypatch.setattr(paddle, "get_device", lambda: "gpu:0")
     runtime.autocast("float16")
     assert used["dtype"] == "float16" and used["level"] == "O1" and "conv2d_transpose" in used["custom_white_list"]
     with runtime.autocast("float32"):
@@ -87,6 +94,7 @@ def test_mixed_precision_covers_both_players(monkeypatch):
 @pytest.mark.parametrize("choice, device", [("float16", "cpu"), ("bfloat16", "cpu"), ("bfloat16", "gpu")])
 def test_a_precision_that_the_device_lacks(monkeypatch, choice, device):
     monkeypatch.setattr(paddle.amp, "is_bfloat16_supported", lambda: False)
+    monkeypatch.setattr(runtime, "describe_processor", lambda: "flags : avx512f")
     with pytest.raises(runtime.UserError, match=f"--amp {choice}"):
         runtime.choose_precision(choice, device)
 

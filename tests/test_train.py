@@ -86,7 +86,7 @@ def test_epochs_count_passes_over_the_faces(training, tmp_path):
     assert checkpoint.read_facts(tmp_path / "run" / "checkpoint.safetensors")["step"] == 12
 
 
-@pytest.mark.parametrize("recipe", ["--d-steps 2 --halve-after 2", "--preset classic",
+@pytest.mark.parametrize("recipe", ["--d-steps 2 --halve-after 2", "--preset classic", "--amp off",
                                     "--loss hinge --spectral-norm --r1 1 --up resize --no-flip"])
 def test_a_resumed_run_has_bitwise_the_weights_of_one_never_interrupted(command, faces16, tmp_path, recipe):
     def run(name, *arguments):
@@ -443,12 +443,12 @@ def test_visualdl_gets_the_curves_and_the_samples(training, monkeypatch):
     assert wanted <= set(LogWriter.seen)
 
 
-def killed_again_and_again(folder, faces16, kills, steps, save_every):
+def killed_again_and_again(folder, faces16, kills, steps, amp, threads):
     """Trains in a process that is killed `kills` times; returns the folders of that run and of one left alone."""
     def start(name):
         return subprocess.Popen([sys.executable, Path(train.__file__), "--data", faces16, "--out", folder / name,
-                                 *map(str, TINY), "--steps", str(steps), "--save-every", str(save_every)],
-                                stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+                                 *map(str, TINY), "--steps", str(steps), "--save-every", "2", "--amp", amp],
+                                env={**os.environ, "MKL_NUM_THREADS": threads}, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
     whole = start("whole")
     assert whole.wait() == 0, whole.stderr.read()
@@ -468,9 +468,11 @@ def killed_again_and_again(folder, faces16, kills, steps, save_every):
     return folder / "killed", folder / "whole"
 
 
-@pytest.mark.parametrize("kills, steps, save_every", [(2, 40, 2), pytest.param(20, 400, 2, marks=pytest.mark.slow)])
-def test_a_run_killed_again_and_again_ends_with_the_same_weights(faces16, tmp_path, kills, steps, save_every):
-    killed, whole = killed_again_and_again(tmp_path, faces16, kills, steps, save_every)
+@pytest.mark.parametrize("kills, steps, amp, threads", [
+    (2, 40, "auto", "2"), *(pytest.param(20, 400, amp, threads, marks=pytest.mark.slow)
+                            for amp, threads in (("auto", "2"), ("auto", "1"), ("off", "2"), ("off", "1")))])
+def test_a_run_killed_again_and_again_ends_with_the_same_weights(faces16, tmp_path, kills, steps, amp, threads):
+    killed, whole = killed_again_and_again(tmp_path, faces16, kills, steps, amp, threads)
     assert weights(killed) == weights(whole)
     assert (np.load(killed / "losses.npy") == np.load(whole / "losses.npy")).all()
     assert [line["step"] for line in log(killed)] == [line["step"] for line in log(whole)]

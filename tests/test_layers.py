@@ -1,0 +1,202 @@
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import paddle
+import paddle.nn as nn
+import pytest
+
+import checkpoint
+import zoo
+from network import conv, deconv, draw_faces, gradient_penalty, resize_conv
+from randomness import face_inputs
+from training import layers, onednn
+from training.layers import computing_in, run, twice_differentiable
+
+ROOT = Path(zoo.__file__).parent
+PRECISIONS = {"float32": 1e-5, "bfloat16": 2e-2}
+fast = pytest.mark.skipif(not onednn.usable(), reason=f"oneDNN does not compute here: {onednn.library()}")
+
+
+def results(compute, network, x):
+    """What `compute` makes of x, and the gradients of a weighted sum of it, by name."""
+    x = x.detach()
+    x.stop_gradient = False
+    for weight in network.parameters():
+        weight.clear_gradient(False)
+    y = compute(x)
+    weighting = paddle.to_tensor(np.random.default_rng(1).standard_normal(y.shape, np.float32))
+    (y * weighting).sum().backward()
+    named = {"y": y, "dx": x.grad, **{name: weight.grad for name, weight in network.named_parameters() if not weight.stop_gradient}}
+    named |= {name: tensor for name, tensor in network.named_buffers()}  # running statistics
+    return {name: tensor.numpy().copy() for name, tensor in named.items()}
+
+
+def compare(network, x, precision):
+    """A network computed fast gives what Paddle's layers give, one after the other."""
+    def paddles(x):
+        for layer in network:
+            x = layer(x)
+        return x
+
+    def ours(x):
+        with computing_in(precision):
+            return run(list(network), x)
+
+    x = x.astype(precision).astype("float32")
+    state = {name: tensor.numpy().copy() for name, tensor in network.state_dict().items()}
+    mine = results(ours, network, x)
+    network.set_state_dict(state)  # running statistics moved
+    theirs = results(paddles, network, x)
+    network.set_state_dict(state)
+    for name, wanted in theirs.items():
+        assert mine[name].shape == wanted.shape, name
+        assert np.abs(mine[name] - wanted).max() <= PRECISIONS[precision] * np.abs(wanted).max(), name
+
+
+def players(arch, size, channels=6, **options):
+    options = {"arch": arch, "channels": channels, "spectral_norm": False, "labels": {}, "loss": "bce", **options}
+    yield zoo.build_generator(zoo.Plan(arch, size, z_dim=10, channels=channels, up=options.get("up", "resize"))), [10]
+    yield zoo.build_discriminator(size, SimpleNamespace(**options)), [3, size, size]
+
+
+@fast
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("arch, size, batch", [
+    *(("dcgan", size, 2) for size in (16, 32, 128, 256)), ("dcgan", 64, 1), ("dcgan", 64, 5),
+    *((arch, zoo.sizes_of(arch)[0], 3) for arch in zoo.ZOO), ("dcgan5x5", 16, 3)])
+def test_every_layer_of_every_network_is_paddles_own(arch, size, batch, precision):
+    paddle.seed(0)
+    compared = 0
+    for network, shape in players(arch, size):
+        x = paddle.randn([batch, *shape])
+        if arch == "dcgan" and len(shape) == 1:
+            x = x.unsqueeze([2, 3])
+        for layer in network:
+            if x.ndim == 4 and layers.is_fast(layer):
+                compare(nn.Sequential(layer), x, precision)
+                compared += 1
+            x = layer(x).detach()
+    assert compared >= 8
+
+
+@fast
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("layer, shape", [
+    (conv(1, 1), [1, 1, 16, 16]), (deconv(1, 1), [1, 1, 8, 8]), (resize_conv(1, 1), [1, 1, 4, 4]),
+    (conv(1, 7, stride=1, padding=0), [3, 1, 4, 4]), (deconv(7, 1, stride=1, padding=0), [3, 7, 1, 1]),
+    (conv(5, 7, kernel=5, padding=2, bias=True), [2, 5, 13, 13]), (deconv(5, 7, kernel=5, padding=2, bias=True), [2, 5, 7, 7]),
+    (deconv(5, 2, kernel=5, padding=2, bias=True), [2, 5, 7, 7]), (conv(5, 7, kernel=3, stride=1), [2, 5, 4, 4]),
+    (deconv(5, 7, kernel=3, stride=1, bias=True), [2, 5, 4, 4]), (nn.Conv2D(3, 4, (1, 7), 1, "SAME"), [2, 3, 9, 9]),
+    (conv(3, 4), [1, 3, 256, 256]), (nn.BatchNorm2D(1), [3, 1, 2, 2]), (nn.MaxPool2D(2), [2, 3, 5, 5])])
+def test_odd_shapes(layer, shape, precision):
+    paddle.seed(0)
+    compare(nn.Sequential(layer), paddle.randn(shape), precision)
+
+
+@fast
+def test_layers_in_a_row_are_paddles_own_also_where_some_are_joined():
+    """Batch norm and the ReLU behind it, activations in place, layers that are not fast, and evaluation mode."""
+    paddle.seed(0)
+    network = nn.Sequential(deconv(9, 8, stride=1, padding=0), nn.BatchNorm2D(8), nn.ReLU(), deconv(8, 6), nn.BatchNorm2D(6),
+                            nn.LeakyReLU(0.2), nn.Tanh(), nn.LeakyReLU(0.3), nn.ZeroPad2D([0, 1, 0, 1]), conv(6, 4), nn.ReLU(),
+                            nn.ReLU(), nn.Flatten(), nn.Linear(4 * 4 * 4, 2), nn.Tanh())
+    x = paddle.randn([5, 9, 1, 1])
+    compare(network, x, "float32")
+    network.eval()
+    compare(network, x, "float32")
+
+
+@fast
+def test_spectral_normalisation_is_applied_and_learned_through():
+    paddle.seed(0)
+    network = nn.Sequential(nn.utils.spectral_norm(conv(3, 8, bias=True)), nn.LeakyReLU(0.2))
+    network.eval()  # so that no power iteration moves the weights between the two
+    compare(network, paddle.randn([2, 3, 8, 8]), "float32")
+
+
+@fast
+def test_a_frozen_network_still_passes_gradients_on():
+    network = nn.Sequential(conv(3, 5), nn.BatchNorm2D(5), nn.ReLU(), deconv(5, 2, bias=True))
+    for weight in network.parameters():
+        weight.stop_gradient = True
+    x = paddle.randn([2, 3, 8, 8])
+    x.stop_gradient = False
+    run(list(network), x).sum().backward()
+    assert all(weight.grad is None for weight in network.parameters()) and float(x.grad.abs().sum()) > 0
+
+
+@fast
+def test_the_input_of_the_first_layer_gets_no_gradient_that_nobody_wants(monkeypatch):
+    monkeypatch.setattr(layers.operations.Convolution.__wrapped__, "backward_data", None)
+    network = nn.Sequential(conv(3, 5), nn.LeakyReLU(0.2))
+    run(list(network), paddle.randn([2, 3, 8, 8])).sum().backward()
+    assert float(network[0].weight.grad.abs().sum()) > 0
+
+
+@fast
+def test_gradients_of_gradients_take_paddles_layers():
+    network = nn.Sequential(conv(3, 4, bias=True), nn.LeakyReLU(0.2), conv(4, 1))
+    reals = paddle.randn([2, 3, 8, 8])
+    penalty = gradient_penalty(lambda x: run(list(network), x), reals)
+    penalty.backward()
+    assert float(network[0].weight.grad.abs().sum()) > 0
+    with twice_differentiable():
+        assert not layers.suits(reals)
+    assert layers.suits(reals)
+
+
+@fast
+@pytest.mark.parametrize("batch", [2, 33])
+def test_a_face_of_full_width_is_drawn_the_same_alone_and_in_company(batch):
+    generator, _ = checkpoint.load_generator(checkpoint.SHIPPED)
+    z = face_inputs(generator.plan, range(batch))
+    together = draw_faces(generator, z)
+    assert all((draw_faces(generator, z[row:row + 1])[0] == together[row]).all() for row in range(batch))
+
+
+@fast
+def test_several_threads_may_draw_at_once():
+    generator = zoo.build_generator(zoo.Plan(size=32, z_dim=10, channels=8))
+    generator.eval()
+    z = [paddle.randn([7, 10]) for _ in range(24)]
+
+    def draw(some):
+        with paddle.no_grad():
+            return generator(some).numpy()
+
+    alone = [draw(some) for some in z]
+    with ThreadPoolExecutor(6) as threads:
+        assert all((one == other).all() for one, other in zip(threads.map(draw, z), alone))
+
+
+@fast
+@pytest.mark.parametrize("tensor", [paddle.ones([3, 4]).t(), paddle.ones([4, 3], "float64"), paddle.ones([4, 4])],
+                         ids=["a view", "another type", "another size"])
+def test_memory_that_lies_otherwise_is_refused(tensor):
+    with pytest.raises(ValueError, match="expected 48 contiguous bytes"):
+        onednn.Array(onednn.Layout((4, 3), onednn.FLOAT32), tensor)
+
+
+@fast
+def test_pictures_may_come_as_a_view():
+    layer, x = conv(3, 4), paddle.randn([2, 8, 8, 3])
+    view = x.transpose([0, 3, 1, 2])
+    assert run([layer], view).numpy() == pytest.approx(layer(view).numpy(), abs=1e-6)
+
+
+def test_the_switch_turns_to_paddles_layers_and_says_so():
+    script = "import runtime; runtime.choose_device('cpu'); from training import onednn; print(onednn.usable())"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True,
+                          env={**os.environ, onednn.SWITCH: "off"})
+    assert done.stdout.split("\n")[-2] == "False" and f"slow ({onednn.SWITCH}=off)" in done.stdout
+
+
+def test_a_library_of_another_version_is_left_alone(monkeypatch):
+    monkeypatch.setattr(onednn, "VERSION", 99)
+    monkeypatch.delenv(onednn.SWITCH, raising=False)
+    assert "version 99" in onednn.library.__wrapped__() or "no oneDNN" in onednn.library.__wrapped__()
