@@ -1,5 +1,6 @@
 """Every picture that a person looks at: grids of faces and curves."""
 import math
+import zlib
 
 import numpy as np
 from PIL import Image
@@ -27,8 +28,8 @@ def grid(faces, columns=None):
 
 def save_picture(path, pixels):
     """Writes a uint8 picture [H, W, 3], atomically; the ending of `path` says in which format."""
-    with replacing(path, durable=False) as temporary:  # as .png with the fastest compression: faces hardly shrink by more
-        Image.fromarray(np.ascontiguousarray(pixels)).save(temporary, compress_level=1)
+    with replacing(path, durable=False) as temporary:  # as .png with a fast compression: faces hardly shrink by more
+        Image.fromarray(np.ascontiguousarray(pixels)).save(temporary, compress_level=1, compress_type=zlib.Z_RLE)
 
 
 def save_film(path, frames, seconds):

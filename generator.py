@@ -23,30 +23,19 @@ from runtime import UserError
 MOST_IN_GRID = 400
 
 
-def save_faces(folder, seeds, faces):
-    """Writes each face as folder/seedNNNN.png."""
-    for seed, face in zip(seeds, faces):
-        figures.save_picture(folder / f"seed{seed:04d}.png", face)
-
-
 def draw_and_save(generator, seeds, wanted, folder, batch_size):
-    """Draws the faces of `seeds`, with the attributes `wanted`, into `folder`, `batch_size` at a time.
+    """Draws the faces of `seeds`, with the attributes `wanted`, into `folder`, `batch_size` at a time, each as seedNNNN.png.
 
-    Returns the first of them for the grid.
-
-    One thread writes the files of a batch while the next one is drawn.
+    Returns the first of them for the grid. Drawing and writing each take all cores, so they take turns.
     """
     in_grid = []
-    with ThreadPoolExecutor(1, "writer") as thread:
-        writing = None
+    with ThreadPoolExecutor(runtime.usable_cpus(), "writer") as threads:
         for start in range(0, len(seeds), batch_size):
             some = seeds[start:start + batch_size]
             faces = draw_faces(generator, face_inputs(generator.plan, some, wanted), batch_size)
-            if writing:
-                writing.result()  # so that no more than two batches are held, and a full disk is noticed
-            writing = thread.submit(save_faces, folder, some, faces)
+            paths = [folder / f"seed{seed:04d}.png" for seed in some]
+            list(threads.map(figures.save_picture, paths, faces))  # raises what a thread raised
             in_grid += list(faces[:MOST_IN_GRID - len(in_grid)])
-        writing.result()
     return np.stack(in_grid)
 
 

@@ -23,8 +23,11 @@ OLDER = {"where": "", "conditional": "", "labelled": "", "labels": {}, "arch": "
          "ema": 10_000, "halve_after": 0}
 
 
-def parse_options(description):
-    """The options of train.py; --preset and --arch change defaults, so what is typed beside them counts."""
+def parse_options(description, typed=None):
+    """The options of train.py, as `typed` (by default on the command line).
+
+    --preset and --arch change defaults, so what is typed beside them counts.
+    """
     number = runtime.number
     parser = runtime.Parser(description)
     add = parser.add_argument
@@ -94,11 +97,11 @@ def parse_options(description):
              "(default: auto on a CPU, off on a GPU)")
     add("--visualdl", action="store_true", help="also log for VisualDL, the board that AI Studio shows")
 
-    chosen = parser.parse_args()
+    chosen = parser.parse_args(typed)
     parser.set_defaults(**PRESETS[chosen.preset])
     if chosen.arch != "dcgan":
         parser.set_defaults(up="", **zoo.ZOO[chosen.arch].habits)
-    options = parser.parse_args()
+    options = parser.parse_args(typed)
     if options.arch != "dcgan" and (options.up or options.spectral_norm):
         raise UserError("--up and --spectral-norm go with --arch dcgan alone; the other networks have their own layers")
     if options.arch != "dcgan" and options.r1:

@@ -2,6 +2,7 @@
 
     python benchmarks/speed.py --torch /path/to/python      # everything, about 25 minutes on two cores
     python benchmarks/speed.py step sampling                # some of it
+    python benchmarks/speed.py --profile                    # where the time of a default step goes
     python benchmarks/speed.py --torch … --readme           # also puts the table into README.md and README_cn.md
 
 --torch names a Python that can import torch 2.13.0 (python -m venv torch && torch/bin/pip install torch==2.13.0); without
@@ -25,18 +26,21 @@ from contextlib import suppress  # noqa: E402
 
 import numpy as np  # noqa: E402
 import paddle  # noqa: E402
+import paddle.nn as nn  # noqa: E402
 import psutil  # noqa: E402
 from PIL import Image  # noqa: E402
 
 import checkpoint  # noqa: E402
-from convolution import Conv2D, Conv2DTranspose  # noqa: E402
 from dataReader import DataReader, normalise  # noqa: E402
 from network import Discriminator, Generator  # noqa: E402
-from worker import BATCH, SIDE  # noqa: E402
+from profile_step import profile, table  # noqa: E402
+from worker import SIDE  # noqa: E402
 
 HEADS = {"README.md": "| | this program | compared with | ratio |", "README_cn.md": "| | 本程序 | 对照 | 比值 |"}
 # as the user's shell has it: importing Paddle and runtime.py, above, sets some
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith(("MKL_", "OMP_"))}
+BEFORE = "7f05986"  # the commit before the fast layers
+BATCH = 128  # of what is not about the step
 rows = []  # of the table: (English, Chinese, ours, theirs, ratio)
 
 
@@ -66,12 +70,15 @@ class Worker:
         self.process.wait()
 
 
-def command(*words):
-    """Runs a Python command in this repository; returns (seconds, peak memory in MB without mapped files, output)."""
+def command(*words, folder=ROOT):
+    """Runs a Python command in this repository, or another `folder`.
+
+    Returns (seconds, peak memory in MB without mapped files, output).
+    """
     peak = 0
     with tempfile.TemporaryFile("w+") as output:
         started = time.perf_counter()
-        process = psutil.Popen([sys.executable, *map(str, words)], cwd=ROOT, env=ENVIRONMENT, stdout=output,
+        process = psutil.Popen([sys.executable, *map(str, words)], cwd=folder, env=ENVIRONMENT, stdout=output,
                                stderr=subprocess.STDOUT)
         while process.poll() is None:
             with suppress(psutil.NoSuchProcess):
@@ -86,8 +93,8 @@ def command(*words):
     return seconds, peak / 1e6, text
 
 
-def in_turns(rounds, **works):
-    """Calls each work `rounds` times, one after the other; returns name → list of what they returned."""
+def in_turns(rounds, works):
+    """Calls each work (name → function) `rounds` times, one after the other; returns name → list of what they returned."""
     results = {name: [] for name in works}
     for _ in range(rounds):
         for name, work in works.items():
@@ -100,57 +107,87 @@ def median_ratio(some, others):
     return statistics.median(one / other for one, other in zip(some, others))
 
 
-def forward_flops(network, given):
-    """Floating-point operations of one forward pass of a single picture, in convolutions alone: (all layers, the first).
+def forward_flops(network, x):
+    """Floating-point operations of one forward pass of a single picture x, in convolutions alone: (all layers, the first).
 
     Each weight costs a multiplication and an addition at each position of the smaller of the layer's two maps.
     """
     flops = []
-
-    def count(layer, inputs, output):
-        small = inputs[0] if isinstance(layer, Conv2DTranspose) else output
-        flops.append(2 * layer.weight.size * small.shape[2] * small.shape[3])
-
-    layers = [layer for layer in network.sublayers() if isinstance(layer, (Conv2D, Conv2DTranspose))]
-    hooks = [layer.register_forward_post_hook(count) for layer in layers]
-    network(given)
-    for hook in hooks:
-        hook.remove()
+    for layer in network:
+        y = layer(x)
+        if isinstance(layer, (nn.Conv2D, nn.Conv2DTranspose)):
+            flops.append(2 * layer.weight.size * min(x.shape[2] * x.shape[3], y.shape[2] * y.shape[3]))
+        x = y
     return sum(flops), flops[0]
 
 
-def step_flops():
+def step_flops(batch):
     """Floating-point operations of a step (1 D update, 2 G updates, a batch), in convolutions alone.
 
     Each forward pass costs once, its gradient by the weights once, its gradient by the input once; the first layer's input
     needs none, nor do D's weights in G's updates.
     """
-    g, g_first = forward_flops(Generator(), paddle.zeros([1, 100]))
+    g, g_first = forward_flops(Generator(), paddle.zeros([1, 100, 1, 1]))
     d, d_first = forward_flops(Discriminator(), paddle.zeros([1, 3, 64, 64]))
     d_update = g + 2 * (d + d + d - d_first)
     g_update = g + d + d + g + g - g_first
-    return BATCH * (d_update + 2 * g_update)
+    return batch * (d_update + 2 * g_update)
 
 
-def measure_step(options, _place):
-    """The training step against untuned Paddle, PyTorch, and the arithmetic rate."""
-    workers = {"ours": Worker("ours"), "paddle": Worker("paddle"), "matmul": Worker("matmul")}
-    if options.torch:
-        workers["torch"] = Worker("torch", python=options.torch)
-    results = in_turns(options.rounds, **{name: worker.seconds for name, worker in workers.items()})
-    for worker in workers.values():
-        worker.close()
-    speed = {name: BATCH / statistics.median(seconds) for name, seconds in results.items()}
-    for name, english, chinese in (
-            ("paddle", "training step, against the same on untuned Paddle", "训练一步，对照未调优的 Paddle"),
-            ("torch", "training step, against a plain PyTorch DCGAN", "训练一步，对照普通的 PyTorch DCGAN")):
-        if name in results:
-            add(english, chinese, f"{speed['ours']:.1f} images/s", f"{speed[name]:.1f} images/s",
-                f"{median_ratio(results[name], results['ours']):.2f}")
-    rate = [step_flops() / seconds / 1e9 for seconds in results["ours"]]
-    peak = [2 * SIDE ** 3 / seconds / 1e9 for seconds in results["matmul"]]
-    add("its arithmetic, against a large matrix product", "其运算速度，对照大矩阵乘法", f"{statistics.median(rate):.0f} GFLOP/s",
-        f"{statistics.median(peak):.0f} GFLOP/s", f"{median_ratio(rate, peak):.2f}")
+def measure_step(options, place):
+    """The plain training step against PyTorch's and against the arithmetic rate; the default one against what it was."""
+    pairs = [("float32", "nchw", "float32"), ("float32", "channels_last", "float32"), ("bfloat16", "channels_last", "bfloat16")]
+    for batch in (16, 128):
+        works = {("step", precision): Worker("step", batch, precision) for precision in ("float32", "bfloat16")}
+        works |= {("matmul", precision): Worker("matmul", precision) for precision in ("float32", "bfloat16")}
+        if options.torch:
+            works |= {pair: Worker("torch", batch, *pair[1:], python=options.torch) for pair in pairs}
+        results = in_turns(options.rounds, {name: work.seconds for name, work in works.items()})
+        for work in works.values():
+            work.close()
+
+        def rate(name):
+            return batch / statistics.median(results[name])
+
+        for precision, layout, theirs in pairs if options.torch else ():
+            named = layout.replace("_", " ").replace("nchw", "NCHW")
+            add(f"training step, {batch} faces, {precision}, against PyTorch ({named}, {theirs})",
+                f"训练一步，{batch} 张脸，{precision}，对照 PyTorch（{named}，{theirs}）",
+                *(f"{rate(name):.1f} images/s" for name in (("step", precision), (precision, layout, theirs))),
+                f"{median_ratio(results[precision, layout, theirs], results['step', precision]):.2f}")
+        for precision in ("float32", "bfloat16"):
+            reached = [step_flops(batch) / seconds / 1e9 for seconds in results["step", precision]]
+            possible = [2 * SIDE ** 3 / seconds / 1e9 for seconds in results["matmul", precision]]
+            add(f"its arithmetic, {batch} faces, {precision}, against a large matrix product",
+                f"其运算速度，{batch} 张脸，{precision}，对照大矩阵乘法",
+                *(f"{statistics.median(some):.0f} GFLOP/s" for some in (reached, possible)), f"{median_ratio(reached, possible):.2f}")
+    measure_before(options, place)
+
+
+def measure_before(options, place):
+    """A whole train.py run of the default recipe, now and at the commit before the fast layers, without its start."""
+    make_faces(place / "faces", 2000)
+    before = place / "before"
+    added = subprocess.run(["git", "-C", ROOT, "worktree", "add", "--detach", before, BEFORE], capture_output=True, text=True)
+    if added.returncode:
+        sys.exit(f"speed.py: the commit {BEFORE} is needed for comparison: {added.stderr.strip()}")
+
+    def train(folder):
+        def run():
+            with tempfile.TemporaryDirectory() as out:
+                command("train.py", "--device", "cpu", "--data", place / "faces", "--out", out, "--steps", 100 + options.steps,
+                        "--eval-every", 10**9, folder=folder)
+                lines = [json.loads(line) for line in (Path(out) / "log.jsonl").read_text().splitlines()]
+            return (lines[-1]["seconds"] - lines[0]["seconds"]) / (lines[-1]["step"] - lines[0]["step"])
+        return run
+
+    try:
+        results = in_turns(options.runs, {"now": train(ROOT), "before": train(before)})
+    finally:
+        subprocess.run(["git", "-C", ROOT, "worktree", "remove", "--force", before], check=True)
+    add("train.py, the default recipe, against the version before the fast layers", "train.py 默认配方，对照使用快速层之前的版本",
+        *(f"{16 / statistics.median(results[name]):.1f} images/s" for name in ("now", "before")),
+        f"{median_ratio(results['before'], results['now']):.2f}")
 
 
 def make_faces(folder, count):
@@ -220,7 +257,7 @@ def measure_input(options, place):
         np.save(place / "loop.npy", naive_faces(paths))
         return time.perf_counter() - started
 
-    results = in_turns(options.rounds, ours=pretreat, naive=loop)
+    results = in_turns(options.rounds, {"ours": pretreat, "naive": loop})
     add("pretreat.py on 8,000 photos, the whole command, against a loop with Pillow",
         "pretreat.py 处理 8000 张照片（整条命令），对照 Pillow 循环",
         *(f"{8000 / statistics.median(results[name]):,.0f} photos/s" for name in ("ours", "naive")),
@@ -241,7 +278,7 @@ def measure_input(options, place):
             normalise(naive_faces(paths[start:start + BATCH]))
         return (time.perf_counter() - started) / 10 / BATCH
 
-    results = in_turns(options.rounds, ours=epoch, naive=decode)
+    results = in_turns(options.rounds, {"ours": epoch, "naive": decode})
     add("the reader, against decoding and resizing in every epoch", "读取器，对照每轮都解码并缩放",
         *(f"{1 / statistics.median(results[name]):,.0f} images/s" for name in ("ours", "naive")),
         f"{median_ratio(results['naive'], results['ours']):.0f}")
@@ -253,14 +290,20 @@ def measure_sampling(options, place):
         return command("generator.py", "--device", "cpu", "--weights", place / "weights.safetensors", "--out", place / "drawn",
                        "--n", count)
 
-    forward = Worker("forward", place / "weights.safetensors")
-    results = in_turns(options.runs, ours=lambda: draw(10_000)[0], bare=lambda: sum(forward.seconds() for _ in range(10)))
-    forward.close()
-    add("generator.py --n 10000, the whole command, against the bare forward pass",
-        "generator.py --n 10000（整条命令），对照单纯的前向计算",
-        *(f"{10_000 / statistics.median(results[name]):,.0f} faces/s" for name in ("ours", "bare")),
-        f"{median_ratio(results['bare'], results['ours']):.2f}")
-    results = in_turns(2 * options.rounds, ours=lambda: draw(16)[0], bare=lambda: command("-c", "import paddle")[0])
+    limits = {kind: Worker(kind, place / "weights.safetensors") for kind in ("forward", "files")}
+    results = in_turns(options.runs, {
+        "ours": lambda: draw(10_000)[0],
+        **{kind: lambda kind=kind: sum(limits[kind].seconds() for _ in range(10)) for kind in limits}})
+    for worker in limits.values():
+        worker.close()
+    both = [one + other for one, other in zip(results["forward"], results["files"])]  # each takes all cores
+    for english, chinese, bare in (("the bare forward pass", "单纯的前向计算", results["forward"]),
+                                   ("the bare writing of the files", "单纯地写文件", results["files"]),
+                                   ("both, one after the other", "两者依次", both)):
+        add(f"generator.py --n 10000, the whole command, against {english}", f"generator.py --n 10000（整条命令），对照{chinese}",
+            *(f"{10_000 / statistics.median(seconds):,.0f} faces/s" for seconds in (results["ours"], bare)),
+            f"{median_ratio(bare, results['ours']):.2f}")
+    results = in_turns(2 * options.rounds, {"ours": lambda: draw(16)[0], "bare": lambda: command("-c", "import paddle")[0]})
     ours, bare = (statistics.median(results[name]) for name in ("ours", "bare"))
     add("generator.py --n 16 from cold, against importing Paddle", "冷启动 generator.py --n 16，对照导入 Paddle",
         f"{ours:.2f} s", f"{bare:.2f} s", f"+{ours - bare:.2f} s")
@@ -323,6 +366,7 @@ def main():
     parser.add_argument("--rounds", type=number(int, 1), default=5, help="measurements of what takes seconds (default: 5)")
     parser.add_argument("--runs", type=number(int, 1), default=3, help="measurements of what takes minutes (default: 3)")
     parser.add_argument("--steps", type=number(int, 1), default=50, help="steps of a train.py run (default: 50)")
+    parser.add_argument("--profile", action="store_true", help="only show where the time of a default step goes")
     parser.add_argument("--readme", action="store_true", help="put the table into the READMEs")
     options = parser.parse_args()
     unknown = set(options.sections) - set(MEASURES)
@@ -332,6 +376,10 @@ def main():
         raise runtime.UserError("--readme writes the whole table: give --torch, and no sections")
     with tempfile.TemporaryDirectory() as place:
         place = Path(place)
+        if options.profile:
+            make_faces(place / "faces", 2000)
+            print(table(*profile(place / "faces", place / "run")))
+            return
         facts = {"arch": "dcgan", "size": 64, "z_dim": 100, "channels": 64, "up": "deconv", "noise": "normal", "labels": {},
                  "where": "", "step": 0, "images_seen": 0,
                  "data": "none", "pictures": "", "seed": 0, "scores": {}}

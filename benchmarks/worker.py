@@ -2,76 +2,63 @@
 
     python benchmarks/worker.py KIND [ARGUMENTS…]       (speed.py starts these)
 
-The kinds of work, each on batches of 128 and pictures of 64 px:
-    ours      train.py's step
-    paddle    the same step with nothing tuned: no settings, Paddle's own layers, D's gradients computed in G's updates too
-    torch     a plain PyTorch DCGAN of the same networks and updates; D frozen and G's graph spared, as in train.py
-    matmul    a float32 product of two 2048×2048 matrices
-    forward   the generator alone, WEIGHTS, on ten batches of 100
+The kinds of work, on pictures of 64 px:
+    step BATCH PRECISION          train.py's step, of the plain recipe (no augmentation, transposed convolutions)
+    torch BATCH LAYOUT PRECISION  the same step in plain PyTorch, nchw or channels_last; D frozen and G's graph spared, as in train.py
+    matmul PRECISION              a product of two 2048×2048 matrices, by oneDNN
+    forward WEIGHTS               the generator alone, on ten batches of 100
+    files                         writing a thousand faces as .png files on all cores
 """
 import sys
 import time
-from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-BATCH, SIDE = 128, 2048
+SIDE = 2048
 OPTIONS = SimpleNamespace(seed=0, d_steps=1, g_steps=2, z_dim=100, channels=64, lr_d=2e-4, lr_g=2e-4, beta1=0.5,
                           beta2=0.999, arch="dcgan", noise="normal", labels={}, up="deconv", spectral_norm=False, loss="bce",
                           label_smoothing=0, r1=0, augment="off")
 
 
-def paddle_step(train):
-    """A function that does one step with train.py's own train_step."""
+def step(batch, precision):
+    """train.py's own train_step, on a CPU set up as train.py sets it up."""
+    import runtime  # noqa: I001
     import paddle
+    import train
 
-    players = train.build_players(64, OPTIONS)
-    reals = paddle.rand([BATCH, 3, 64, 64]) * 2 - 1
+    runtime.choose_device("cpu")
+    players = train.build_players(64, OPTIONS, precision)
+    reals = paddle.rand([int(batch), 3, 64, 64]) * 2 - 1
     steps = iter(range(1_000_000))
     return lambda: train.train_step(next(steps), iter([(reals, None)]), players, OPTIONS)
 
 
-def ours():
-    """train.py's step, on a CPU set up as train.py sets it up."""
-    import runtime  # noqa: I001
-    import train
-
-    runtime.choose_device("cpu")
-    return paddle_step(train)
-
-
-def paddle():
-    """The same step with what makes it fast undone."""
-    import paddle
-
-    paddle.matmul(paddle.ones([8, 8]), paddle.ones([8, 8]))  # the maths library reads its settings here, runtime.py's later
-    import convolution
-    import train
-
-    convolution.by_the_batch = lambda *_: False
-    train.frozen = lambda _: nullcontext()
-    return paddle_step(train)
-
-
-def torch():
+def torch(batch, layout, precision):
     """A plain PyTorch step."""
     import torch
     from torch import nn
     from torch.nn.functional import binary_cross_entropy_with_logits as bce
 
+    batch = int(batch)
+    order = {"nchw": torch.contiguous_format, "channels_last": torch.channels_last}[layout]
+
     def up(inputs, outputs, *geometry):
-        return [nn.ConvTranspose2d(inputs, outputs, *geometry, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()]
+        return [nn.ConvTranspose2d(inputs, outputs, *geometry, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
 
     def down(inputs, outputs):
-        return [nn.Conv2d(inputs, outputs, 4, 2, 1, bias=False), nn.BatchNorm2d(outputs), nn.LeakyReLU(0.2)]
+        return [nn.Conv2d(inputs, outputs, 4, 2, 1, bias=False), nn.BatchNorm2d(outputs), nn.LeakyReLU(0.2, inplace=True)]
 
     G = nn.Sequential(*up(100, 512, 4, 1, 0), *up(512, 256, 4, 2, 1), *up(256, 128, 4, 2, 1), *up(128, 64, 4, 2, 1),
-                      nn.ConvTranspose2d(64, 3, 4, 2, 1, bias=False), nn.Tanh())
-    D = nn.Sequential(nn.Conv2d(3, 64, 4, 2, 1, bias=False), nn.LeakyReLU(0.2), *down(64, 128), *down(128, 256),
-                      *down(256, 512), nn.Conv2d(512, 1, 4, 1, 0, bias=False), nn.Flatten(0))
+                      nn.ConvTranspose2d(64, 3, 4, 2, 1, bias=False), nn.Tanh()).to(memory_format=order)
+    D = nn.Sequential(nn.Conv2d(3, 64, 4, 2, 1, bias=False), nn.LeakyReLU(0.2, inplace=True), *down(64, 128), *down(128, 256),
+                      *down(256, 512), nn.Conv2d(512, 1, 4, 1, 0, bias=False), nn.Flatten(0)).to(memory_format=order)
     g_adam, d_adam = (torch.optim.Adam(network.parameters(), 2e-4, (0.5, 0.999)) for network in (G, D))
-    reals, ones, zeros = torch.rand(BATCH, 3, 64, 64) * 2 - 1, torch.ones(BATCH), torch.zeros(BATCH)
+    reals = (torch.rand(batch, 3, 64, 64) * 2 - 1).contiguous(memory_format=order)
+    ones, zeros = torch.ones(batch), torch.zeros(batch)
+
+    def autocast():
+        return torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16")
 
     def update(adam, loss):
         adam.zero_grad()
@@ -79,25 +66,32 @@ def torch():
         adam.step()
 
     def step():
-        with torch.no_grad():
-            fakes = G(torch.randn(BATCH, 100, 1, 1))
-        update(d_adam, bce(D(reals), ones) + bce(D(fakes), zeros))
+        with autocast():
+            with torch.no_grad():
+                fakes = G(torch.randn(batch, 100, 1, 1))
+            real_logits, fake_logits = D(reals), D(fakes)
+        update(d_adam, bce(real_logits.float(), ones) + bce(fake_logits.float(), zeros))
         D.requires_grad_(False)
         for _ in range(2):
-            update(g_adam, bce(D(G(torch.randn(BATCH, 100, 1, 1))), ones))
+            with autocast():
+                logits = D(G(torch.randn(batch, 100, 1, 1)))
+            update(g_adam, bce(logits.float(), ones))
         D.requires_grad_(True)
 
     return step
 
 
-def matmul():
-    """A large product, as fast as the maths library does it."""
+def matmul(precision):
+    """A large product, as fast as the library does it."""
     import runtime  # noqa: I001
-    import paddle
+    from training.onednn import BFLOAT16, FLOAT32, SOURCE, TARGET, WEIGHTS, Array, Layout, product
 
     runtime.choose_device("cpu")
-    a, b = paddle.rand([SIDE, SIDE]), paddle.rand([SIDE, SIDE])
-    return lambda: paddle.matmul(a, b)
+    layout = Layout((SIDE, SIDE), {"float32": FLOAT32, "bfloat16": BFLOAT16}[precision])
+    multiply, arrays = product(layout, layout, layout), {part: Array(layout) for part in (SOURCE, WEIGHTS, TARGET)}
+    for array in arrays.values():
+        array.memory.fill(1)
+    return lambda: multiply(arrays)
 
 
 def forward(weights):
@@ -119,9 +113,34 @@ def forward(weights):
     return draw
 
 
+def files(weights):
+    """Writing a thousand faces, and nothing else."""
+    import runtime  # noqa: I001
+    from concurrent.futures import ThreadPoolExecutor
+    from tempfile import TemporaryDirectory
+
+    import figures
+    from checkpoint import load_generator
+    from network import draw_faces
+    from randomness import face_inputs
+
+    generator, _ = load_generator(weights)
+    faces = draw_faces(generator, face_inputs(generator.plan, range(100)))
+
+    def write():
+        with TemporaryDirectory() as folder, ThreadPoolExecutor(runtime.usable_cpus()) as threads:
+            for start in range(0, 1000, 100):
+                paths = [Path(folder) / f"{start + number}.png" for number in range(100)]
+                list(threads.map(figures.save_picture, paths, faces))
+
+    return write
+
+
 if __name__ == "__main__":
-    work = {"ours": ours, "paddle": paddle, "torch": torch, "matmul": matmul, "forward": forward}[sys.argv[1]](*sys.argv[2:])
-    work()  # once to warm up
+    kinds = {"step": step, "torch": torch, "matmul": matmul, "forward": forward, "files": files}
+    work = kinds[sys.argv[1]](*sys.argv[2:])
+    for _ in range(3):  # to warm up
+        work()
     print("ready", flush=True)
     for _ in sys.stdin:
         started = time.perf_counter()
