@@ -99,6 +99,23 @@ def test_a_precision_that_the_device_lacks(monkeypatch, choice, device):
         runtime.choose_precision(choice, device)
 
 
+@pytest.mark.skipif(not onednn.FILE.with_name("libiomp5.so").exists(), reason="this Paddle computes without OpenMP's libiomp5")
+@pytest.mark.parametrize("count", ["1", "3"])
+def test_all_libraries_take_the_threads_without_paddles_warning(count):
+    script = f"""
+import runtime, ctypes, threading, paddle
+paddle.matmul(paddle.ones([64, 64]), paddle.ones([64, 64]))
+openmp = ctypes.CDLL({str(onednn.FILE.with_name("libiomp5.so"))!r})
+print(openmp.omp_get_max_threads())
+thread = threading.Thread(target=lambda: print(openmp.omp_get_max_threads()))
+thread.start(); thread.join()
+"""
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True,
+                          env={**environment, "MKL_NUM_THREADS": count})
+    assert done.stdout.split() == [count, count] and "OMP_NUM_THREADS" not in done.stderr
+
+
 def test_output_does_not_lag_behind_in_a_pipe():
     script = "import os, runtime; runtime.run_command(lambda: (print('a line'), os._exit(0)))"
     result = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)

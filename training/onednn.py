@@ -45,6 +45,7 @@ def library():
         return f"oneDNN {dnnl.dnnl_version()[0]} is not version {VERSION}"
     dnnl.dnnl_memory_desc_get_size.restype = c_size_t
     dnnl.dnnl_primitive_desc_query_md.restype = c_void_p
+    dnnl.dnnl_memory_set_data_handle.argtypes = [c_void_p, c_void_p]
     dnnl.engine, dnnl.stream, dnnl.lock = c_void_p(), c_void_p(), Lock()
     check(dnnl.dnnl_engine_create(byref(dnnl.engine), 1, c_size_t(0)))  # 1: a CPU
     check(dnnl.dnnl_stream_create(byref(dnnl.stream), dnnl.engine, 1))  # 1: one after the other
@@ -157,7 +158,7 @@ class Primitive:
                 layout = self.layouts[argument]
                 if array.layout.size != layout.size:
                     raise ValueError(f"argument {argument}: {array.layout.size} bytes, not {layout.size}")
-                dnnl.dnnl_memory_set_data_handle(self.memories[argument], c_void_p(array.address + layout.start))
+                dnnl.dnnl_memory_set_data_handle(self.memories[argument], array.address + layout.start)
             check(dnnl.dnnl_primitive_execute(self.handle, dnnl.stream, len(self.arguments), self.arguments))
 
 
