@@ -156,16 +156,20 @@ def start_threads(count):
     Its library, which Paddle brings, reads OMP_NUM_THREADS once, when it starts. Starting it here spares the process
     the variable, about which Paddle prints a warning.
     """
-    paddle = importlib.util.find_spec("paddle")  # finds it without importing it
-    for folder in paddle.submodule_search_locations if paddle else ():
-        library = Path(folder) / "libs" / "libiomp5.so"
-        if library.exists():  # on Linux, x86
-            before = os.environ.get("OMP_NUM_THREADS")
-            os.environ["OMP_NUM_THREADS"] = count
-            ctypes.CDLL(str(library)).omp_get_max_threads()
-            del os.environ["OMP_NUM_THREADS"]
-            if before:
-                os.environ["OMP_NUM_THREADS"] = before
+    found = importlib.util.find_spec("paddle")  # without importing it
+    library = Path(found.submodule_search_locations[0]) / "libs" / "libiomp5.so" if found else None
+    if library is None or not library.exists():  # it is there on Linux, x86
+        return
+    try:
+        openmp = ctypes.CDLL("libiomp5.so", mode=os.RTLD_NOLOAD)  # somebody else's, beside which no other may run
+    except OSError:
+        openmp = ctypes.CDLL(str(library))
+    before = os.environ.get("OMP_NUM_THREADS")
+    os.environ["OMP_NUM_THREADS"] = count
+    openmp.omp_get_max_threads()  # starts it
+    del os.environ["OMP_NUM_THREADS"]
+    if before:
+        os.environ["OMP_NUM_THREADS"] = before
 
 
 def describe_processor():
@@ -262,15 +266,14 @@ def choose_precision(choice, device):
     """
     import paddle
 
-    from training import onednn
-
     choice = choice or ("auto" if device == "cpu" else "off")
-    cpu_has_bfloat16 = onednn.usable() and any(flag in describe_processor() for flag in ("avx512_bf16", "amx_bf16"))
-    if choice == "off" or (choice == "auto" and device == "cpu" and not cpu_has_bfloat16):
+    why_not = device == "cpu" and cpu_without_bfloat16()
+    if choice == "off" or (choice == "auto" and why_not):
         precision = "float32"
     elif device == "cpu":
-        if choice == "float16" or not cpu_has_bfloat16:
-            raise UserError(f"--amp {choice}: this CPU cannot compute in it; leave --amp away, and the program takes what it can")
+        if choice == "float16" or why_not:
+            raise UserError(f"--amp {choice}: {why_not or 'a CPU computes in bfloat16 or float32'}; leave --amp away, and the "
+                            "program takes what it can")
         precision = "bfloat16"
     elif choice == "auto":
         precision = "bfloat16" if paddle.amp.is_bfloat16_supported() else "float16"
@@ -283,8 +286,18 @@ def choose_precision(choice, device):
     return precision
 
 
+def cpu_without_bfloat16():
+    """Why this CPU does not compute in bfloat16, in words; None where it does."""
+    from training import onednn
+
+    if not onednn.usable():
+        return f"Paddle's own layers compute, in float32 ({onednn.library()})"
+    native = any(flag in describe_processor() for flag in ("avx512_bf16", "amx_bf16"))
+    return None if native else "this CPU does not compute in bfloat16"
+
+
 def autocast(precision):
-    """A context in which convolutions and products are computed in `precision` (on a GPU paddle.amp, level O1)."""
+    """A context in which networks are computed in `precision`: on a GPU by paddle.amp, level O1, on a CPU by training/layers.py."""
     import paddle
 
     from training.layers import computing_in

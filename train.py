@@ -200,6 +200,9 @@ def run(options, reader, folder, precision):
     facts = saved_facts(folder, options)
     start_step = facts["step"] if facts else 0
     total_steps = options.steps or options.epochs * steps_an_epoch(reader, options)
+    options.precision = precision
+    if facts and facts["options"].get("precision", precision) != precision:
+        print(f"note: the run computed in {facts['options']['precision']} so far, now it goes on in {precision}")
     print(f"run: {folder}, " + (f"going on from step {start_step} of {total_steps}" if facts else f"{total_steps} steps"))
     if options.fresh:
         print(f"to go on with it later, type --out {folder} instead of --fresh")

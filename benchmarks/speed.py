@@ -168,9 +168,7 @@ def measure_before(options, place):
     """A whole train.py run of the default recipe, now and at the commit before the fast layers, without its start."""
     make_faces(place / "faces", 2000)
     before = place / "before"
-    added = subprocess.run(["git", "-C", ROOT, "worktree", "add", "--detach", before, BEFORE], capture_output=True, text=True)
-    if added.returncode:
-        sys.exit(f"speed.py: the commit {BEFORE} is needed for comparison: {added.stderr.strip()}")
+    subprocess.run(["git", "-C", ROOT, "worktree", "add", "--detach", before, BEFORE], check=True, capture_output=True)
 
     def train(folder):
         def run():
@@ -372,6 +370,8 @@ def main():
     unknown = set(options.sections) - set(MEASURES)
     if unknown:
         raise runtime.UserError(f"no section is called {', '.join(sorted(unknown))}; there are {', '.join(MEASURES)}")
+    if subprocess.run(["git", "-C", ROOT, "cat-file", "-e", BEFORE + "^{commit}"], capture_output=True).returncode:
+        raise runtime.UserError(f"this copy lacks the commit {BEFORE}, with which a step is compared; clone the whole repository")
     if options.readme and (options.sections or not options.torch):
         raise runtime.UserError("--readme writes the whole table: give --torch, and no sections")
     with tempfile.TemporaryDirectory() as place:

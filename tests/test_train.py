@@ -17,6 +17,7 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 import checkpoint
+import figures
 import files
 import monitor
 import pretreat
@@ -391,6 +392,16 @@ def test_a_status_line_is_the_mean_since_the_one_before(tmp_path):
         watching.log({}) if value == 1 else watching.save_losses()
     watching.log({})
     assert [line["d_loss"] for line in log(tmp_path)] == [1, 2.5]
+
+
+def test_the_curves_of_a_long_run_are_means_of_few_steps(tmp_path, monkeypatch):
+    drawn, losses = [], np.random.default_rng(0).random((5001, 4), np.float32)
+    monkeypatch.setattr(figures, "save_figure", lambda path, figure: drawn.append(figure))
+    for steps in (5001, 3):
+        figures.save_losses(tmp_path / "loss.png", losses[:steps], 100)
+        steps_drawn, values = drawn[-1].axes[0].lines[0].get_xydata().T
+        assert len(values) == min(steps, figures.MOST_POINTS) and 1 <= steps_drawn[0] < 3 and steps - 2 < steps_drawn[-1] <= steps
+        assert values.mean() == pytest.approx(losses[:steps, 0].mean(), rel=0.01)
 
 
 def test_a_discriminator_that_always_wins_earns_a_warning(tmp_path):

@@ -1,42 +1,53 @@
-"""The layers of the networks: Paddle's own, computed by oneDNN where that is faster, which is on x86 CPUs.
+"""The layers of the networks: Paddle's own, computed by oneDNN where that is faster, which is on x86 CPUs under Linux.
 
 A network is a list of layers; `run` takes pictures through it. On a GPU, on another processor, and where gradients of gradients
-are needed, that calls one layer after the other. On an x86 CPU, it computes the same from the same weights with
-the operations of operations.py; between the layers the pictures then stay in that library's order, [N, H, W, C].
+are needed, that calls one layer after the other. On an x86 CPU it computes the same from the same weights with the operations
+of operations.py and convolution.py; between the layers pictures then stay in the order of that library, [N, H, W, C].
+
+A layer that oneDNN can compute is here a function (layer, x, shape) → y, its shape, backward. x and y are Arrays, shapes
+(N, H, W, C), and backward(dy, wanted) gives dx, if it is `wanted`, and the gradient of each of the layer's weights, or None for a frozen one.
 """
+import threading
 from contextlib import contextmanager
-from types import SimpleNamespace
 
 import paddle
 import paddle.nn as nn
 import paddle.nn.functional as F
 
-from training import onednn, operations
-from training.onednn import BFLOAT16, FLOAT32, RELU, TANH
-from training.operations import (Activation, BatchNorm, Bias, Doubling, Kernels, MaxPooling, SpreadKernels, enter,
-                                 leave)
+from training import onednn
+from training.convolution import Kernels, SpreadKernels, make_convolution
+from training.onednn import BFLOAT16, FLOAT32, RELU, TANH, copy
+from training.operations import Activation, BatchNorm, Bias, Doubling, MaxPooling, enter, leave
 
-state = SimpleNamespace(dtype=FLOAT32, twice=False)
+
+class Settings(threading.local):
+    """What `computing_in` and `twice_differentiable` set, for this thread alone."""
+
+    dtype, twice = FLOAT32, False
+
+
+settings = Settings()
 
 
 @contextmanager
 def computing_in(precision):
-    """Inside the block the pictures between layers that oneDNN computes are float32 or bfloat16; weights stay float32."""
-    before, state.dtype = state.dtype, {"float32": FLOAT32, "bfloat16": BFLOAT16}[precision]
+    """Inside the block pictures between layers that oneDNN computes are "float32" or "bfloat16"; weights stay float32."""
+    before, settings.dtype = settings.dtype, {"float32": FLOAT32, "bfloat16": BFLOAT16}[precision]
     try:
         yield
     finally:
-        state.dtype = before
+        settings.dtype = before
 
 
 @contextmanager
 def twice_differentiable():
-    """Inside the block gradients can be differentiated again, which takes Paddle's own layers."""
-    state.twice = True
+    """Inside the block Paddle's own layers compute. Needed for gradients that are differentiated again (`create_graph=True`)
+    and for `paddle.grad` by the input alone of a network that is not frozen."""
+    before, settings.twice = settings.twice, True
     try:
         yield
     finally:
-        state.twice = False
+        settings.twice = before
 
 
 class Sequential(nn.Sequential):
@@ -53,18 +64,18 @@ class ResizeConv2D(nn.Conv2DTranspose):
     less than half the multiplications. (The weights lie mirrored to those of a convolution, as a transposed one has them.)
     """
 
-    # Of the 4×4 taps, which 3×3 weights they are the sum of.
+    # A row for each of the 4×4 numbers of the kernel: the share that each of the 3×3 weights has in it.
     SPREAD = tuple(tuple(float(0 <= row - i <= 1 and 0 <= column - j <= 1) for i in range(3) for j in range(3))
                    for row in range(4) for column in range(4))
 
     def __init__(self, inputs, outputs, weight_attr):
         super().__init__(inputs, outputs, 3, 2, 1, weight_attr=weight_attr, bias_attr=False)
+        self.register_buffer("spread", paddle.to_tensor(self.SPREAD), persistable=False)
 
     def kernels(self):
         """The weights as they are applied: float32 [inputs, outputs, 4, 4]."""
         inputs, outputs = self.weight.shape[:2]
-        spread = paddle.matmul(self.weight.reshape([-1, 9]), paddle.to_tensor(self.SPREAD), transpose_y=True)
-        return spread.reshape([inputs, outputs, 4, 4])
+        return paddle.matmul(self.weight.reshape([-1, 9]), self.spread, transpose_y=True).reshape([inputs, outputs, 4, 4])
 
     def forward(self, x):
         with paddle.amp.auto_cast(enable=False):  # which would sum weights already rounded
@@ -73,37 +84,41 @@ class ResizeConv2D(nn.Conv2DTranspose):
 
 
 def run(layers, x):
-    """The output of the last of these layers for `x`; see above."""
-    layers = list(layers)
+    """Takes x through a list of layers, as calling one after the other does.
+
+    x [N, C, H, W], or whatever the first layer takes. Through layers that oneDNN computes, one backward pass can be taken.
+    Raises ValueError where the number of channels is not the layer's.
+    """
     while layers:
         fast = next((i for i, layer in enumerate(layers) if not is_fast(layer)), len(layers)) if suits(x) else 0
         if fast:
-            x, layers = through(layers[:fast], x), layers[fast:]
+            x, layers = run_fast(layers[:fast], x), layers[fast:]
         else:
             x, layers = layers[0](x), layers[1:]
     return x
 
 
 def suits(x):
-    """Whether oneDNN computes on this tensor."""
-    return (onednn.usable() and not state.twice and x.ndim == 4 and x.dtype == paddle.float32 and x.place.is_cpu_place()
-            and 0 not in x.shape)
+    """Whether oneDNN computes on this tensor: float32 [N, C, H, W] on a CPU, in eager mode."""
+    return (paddle.in_dynamic_mode() and onednn.usable() and not settings.twice and x.ndim == 4 and x.dtype == paddle.float32
+            and 0 not in x.shape and x.place.is_cpu_place() and paddle.get_device() == "cpu")
 
 
 def is_fast(layer):
     """Whether there is an operation for this layer, as it is set."""
-    return type(layer) in FORWARDS and FITS.get(type(layer), lambda _: True)(layer)
+    return type(layer) in STEPS and STEPS[type(layer)][1](layer) and not layer._forward_post_hooks and all(
+        type(hook).__name__ == "SpectralNorm" for hook in layer._forward_pre_hooks.values())
 
 
-def through(layers, x):
+def run_fast(layers, x):
     """Pictures float32 [N, C, H, W] through layers that all are fast."""
     for layer in layers:
-        for hook in layer._forward_pre_hooks.values():  # spectral normalisation makes the weights here
-            hook(layer, (x,))
+        for spectral_norm in layer._forward_pre_hooks.values():
+            spectral_norm(layer, None)  # computes the weight
     weights = [weight for layer in layers for weight in weights_of(layer)]
     if paddle.is_grad_enabled() and not all(tensor.stop_gradient for tensor in (x, *weights)):
-        return Segment.apply(x, layers, *weights)
-    return forward(layers, x)[0]
+        return FastLayers.apply(x, layers, *weights)
+    return steps(layers, x)[0]
 
 
 def weights_of(layer):
@@ -111,115 +126,113 @@ def weights_of(layer):
     return [weight for weight in (getattr(layer, "weight", None), getattr(layer, "bias", None)) if weight is not None]
 
 
-class Segment(paddle.autograd.PyLayer):
-    """`through` as an operation that Paddle can differentiate."""
+class FastLayers(paddle.autograd.PyLayer):
+    """`run_fast` as an operation that Paddle can differentiate, once."""
 
     @staticmethod
     def forward(ctx, x, layers, *weights):
-        ctx.wanted = not x.stop_gradient
-        y, ctx.backwards = forward(layers, x, keep=True)
+        ctx.x_wanted = not x.stop_gradient
+        y, ctx.backwards = steps(layers, x, keep=True)
         return y
 
     @staticmethod
     def backward(ctx, dy):
-        backwards, ctx.backwards = ctx.backwards, None  # what was kept goes as it is used
+        if paddle.is_grad_enabled():  # with create_graph=True
+            raise RuntimeError("gradients of gradients need `with twice_differentiable():` around the network's forward pass")
+        backwards, ctx.backwards = ctx.backwards, None  # what was kept is freed as it is used
         gradients = []
         while backwards:
-            dy, *some = backwards.pop()(dy, ctx.wanted or len(backwards) > 1)
+            dy, *some = backwards.pop()(dy, ctx.x_wanted or len(backwards) > 1)
             gradients = some + gradients
         return (dy, *gradients)
 
 
-def forward(layers, x, keep=False):
-    """y [N, C, H, W] for x [N, C, H, W] and, to `keep`, a function for each step: (dy, wanted) → dx, the weights' gradients.
-
-    A dx that is not `wanted` is None, and so is the gradient of a frozen weight.
-    """
-    dtype, shape = state.dtype, nhwc(x.shape)
-    x, backwards = enter(x.contiguous(), dtype), [lambda dy, wanted, shape=shape: (leave(dy, shape) if wanted else None,)]
-    for before, layer, after in zip([None, *layers], layers, [*layers[1:], None]):
-        if FORWARDS[type(layer)] is activation is FORWARDS.get(type(before)):
-            x = operations.copy(x, x.layout)  # of which the one before needs its output as it is
-        if type(layer) is nn.ReLU and type(before) is nn.BatchNorm2D:
-            continue  # they were one step
-        if type(layer) is nn.BatchNorm2D:
-            x, shape, backward = batch_norm(layer, x, shape, with_relu=type(after) is nn.ReLU)
-        else:
-            x, shape, backward = FORWARDS[type(layer)](layer, x, shape)
+def steps(layers, x, keep=False):
+    """y [N, C, H, W] for x [N, C, H, W], both float32 tensors, and the backward of each step, if they are to be kept."""
+    dtype, (batch, channels, height, width) = settings.dtype, x.shape
+    first = shape = (batch, height, width, channels)
+    x = enter(x.contiguous(), dtype)
+    backwards = [lambda dy, wanted: (leave(dy, first) if wanted else None,)]
+    for before, layer, after in zip([None, *map(type, layers)], layers, [*map(type, layers[1:]), None]):
+        if type(layer) is nn.ReLU and before is nn.BatchNorm2D:
+            continue  # batch_norm has done it
+        if type(layer) in ACTIVATIONS and before in ACTIVATIONS:
+            x = copy(x, x.layout)  # an activation overwrites its input, which the one before needs
+        step = STEPS[type(layer)][0]
+        x, shape, backward = step(layer, x, shape, after is nn.ReLU) if step is batch_norm else step(layer, x, shape)
         if keep:
             backwards.append(backward)
     backwards.append(lambda dy, _: (enter(dy.contiguous(), dtype),))
     return leave(x, shape), backwards
 
 
-def nhwc(shape):
-    """(N, C, H, W) → (N, H, W, C)."""
-    batch, channels, height, width = shape
-    return batch, height, width, channels
-
-
-def convolution(layer, x, shape):
+def conv2d(layer, x, shape):
     """nn.Conv2D."""
-    sides = [(kernel - 1) // 2 if layer._padding == "SAME" else side
-             for kernel, side in zip(layer._kernel_size, layer._updated_padding)]
-    top, left = sides
-    weights = tuple(layer.weight.shape)
-    operation = operations.convolution(shape, weights, layer._stride[0], (top, top, left, left), state.dtype)
-    kernels = Kernels(weights, state.dtype)
+    check_channels(layer, shape, layer._in_channels)
+    size, learns, (outputs, inputs, *kernel) = tuple(layer.weight.shape), not layer.weight.stop_gradient, layer.weight.shape
+    top, left = [(k - 1) // 2 for k in kernel] if layer._padding == "SAME" else layer._updated_padding
+    operation = make_convolution(shape, size, layer._stride[0], (top, top, left, left), settings.dtype)
+    kernels = Kernels(size, settings.dtype)
     applied = kernels.forward(layer.weight)
     y, bias_backward = add_bias(layer, operation.forward(x, applied), operation.small)
 
     def backward(dy, wanted):
-        d_weights = None if layer.weight.stop_gradient else kernels.backward(operation.backward_weights(x, dy))
-        return operation.backward_data(dy, applied) if wanted else None, d_weights, *bias_backward(dy)
+        d_weight = kernels.backward(operation.backward_weights(x, dy)) if learns else None
+        return operation.backward_data(dy, applied) if wanted else None, d_weight, *bias_backward(dy)
 
     return y, operation.small, backward
 
 
-def transposed_convolution(layer, x, shape):
+def conv2d_transpose(layer, x, shape):
     """nn.Conv2DTranspose, and ResizeConv2D, which is one with other kernels."""
-    weights, stride, sides = tuple(layer.weight.shape), layer._stride[0], layer._updated_padding
+    check_channels(layer, shape, layer._in_channels)
+    size, learns, (inputs, outputs, *kernel) = tuple(layer.weight.shape), not layer.weight.stop_gradient, layer.weight.shape
+    kernels = Kernels(size, settings.dtype)
     if type(layer) is ResizeConv2D:
-        kernels, kernel = SpreadKernels(weights, (4, 4), ResizeConv2D.SPREAD), (4, 4)
-    else:
-        kernels, kernel = Kernels(weights, state.dtype), weights[2:]
-    batch, height, width, inputs = shape
-    large = [(few - 1) * stride - 2 * side + k + layer.output_padding for few, side, k in zip((height, width), sides, kernel)]
-    (top, left), (bottom, right) = sides, (side - layer.output_padding for side in sides)
-    operation = operations.convolution((batch, *large, weights[1]), (inputs, weights[1], *kernel), stride,
-                                       (top, bottom, left, right), state.dtype)
+        kernel = [4, 4]
+        kernels = SpreadKernels(size, (4, 4), ResizeConv2D.SPREAD)
+    stride, added, (top, left) = layer._stride[0], layer.output_padding, layer._updated_padding
+    large = [(few - 1) * stride - 2 * side + k + added for few, side, k in zip(shape[1:3], (top, left), kernel)]
+    operation = make_convolution((shape[0], *large, outputs), (inputs, outputs, *kernel), stride,
+                                 (top, top - added, left, left - added), settings.dtype)
     applied = kernels.forward(layer.weight)
     y, bias_backward = add_bias(layer, operation.backward_data(x, applied), operation.large)
 
     def backward(dy, wanted):
-        d_weights = None if layer.weight.stop_gradient else kernels.backward(operation.backward_weights(dy, x))
-        return operation.forward(dy, applied) if wanted else None, d_weights, *bias_backward(dy)
+        d_weight = kernels.backward(operation.backward_weights(dy, x)) if learns else None
+        return operation.forward(dy, applied) if wanted else None, d_weight, *bias_backward(dy)
 
     return y, operation.large, backward
+
+
+def check_channels(layer, shape, wanted):
+    """Raises ValueError where pictures of this shape do not have as many channels as the layer takes."""
+    if shape[3] != wanted:
+        raise ValueError(f"{type(layer).__name__} takes {wanted} channels, but was given {shape[3]}")
 
 
 def add_bias(layer, y, shape):
     """y with a layer's bias added, if it has one; and dy → the gradients of the biases, a list of one or none."""
     if layer.bias is None:
         return y, lambda dy: []
-    bias = Bias(shape, state.dtype)
-    return bias.forward(y, layer.bias), lambda dy: [None if layer.bias.stop_gradient else bias.backward(dy)]
+    bias, learns = Bias(shape, settings.dtype), not layer.bias.stop_gradient
+    return bias.forward(y, layer.bias), lambda dy: [bias.backward(dy) if learns else None]
 
 
 def batch_norm(layer, x, shape, with_relu):
     """nn.BatchNorm2D, and an nn.ReLU behind it `with_relu`. In training the running statistics move towards the batch's."""
-    operation = BatchNorm(shape, layer._epsilon, not layer.training, with_relu, state.dtype)
-    mean, variance = layer._mean, layer._variance
-    if layer.training:
-        mean, variance = paddle.empty(mean.shape), paddle.empty(variance.shape)
+    check_channels(layer, shape, layer._num_features)
+    operation = BatchNorm(shape, float(layer._epsilon), not layer.training, with_relu, settings.dtype)
+    scale_learns, shift_learns = not layer.weight.stop_gradient, not layer.bias.stop_gradient
+    mean, variance = layer._mean.clone(), layer._variance.clone()
     y, shared = operation.forward(x, layer.weight, layer.bias, mean, variance)
-    if layer.training:
+    if layer.training:  # they are the batch's now
         for running, now in ((layer._mean, mean), (layer._variance, variance)):
             running.scale_(layer._momentum).add_(now * (1 - layer._momentum))
 
     def backward(dy, _):
         dx, d_scale, d_shift = operation.backward(dy, shared)
-        return dx, None if layer.weight.stop_gradient else d_scale, None if layer.bias.stop_gradient else d_shift
+        return dx, d_scale if scale_learns else None, d_shift if shift_learns else None
 
     return y, shape, backward
 
@@ -227,38 +240,45 @@ def batch_norm(layer, x, shape, with_relu):
 def activation(layer, x, shape):
     """nn.ReLU, nn.LeakyReLU, nn.Tanh."""
     kind = TANH if type(layer) is nn.Tanh else RELU
-    operation = Activation(kind, getattr(layer, "_negative_slope", 0.0), shape, state.dtype)
+    operation = Activation(kind, float(getattr(layer, "_negative_slope", 0)), shape, settings.dtype)
     y = operation.forward(x)
     return y, shape, lambda dy, _: (operation.backward(dy, y),)
 
 
-def doubling(layer, x, shape):
+def upsample(layer, x, shape):
     """nn.Upsample by 2, nearest."""
-    operation = Doubling(shape, state.dtype)
+    operation = Doubling(shape, settings.dtype)
     return operation.forward(x), operation.large_shape, lambda dy, _: (operation.backward(dy),)
 
 
-def max_pooling(layer, x, shape):
+def max_pool(layer, x, shape):
     """nn.MaxPool2D(2)."""
-    operation = MaxPooling(shape, state.dtype)
+    operation = MaxPooling(shape, settings.dtype)
     y, which = operation.forward(x)
     return y, operation.small_shape, lambda dy, _: (operation.backward(dy, which),)
 
 
-def has_plain_geometry(layer):
-    """Whether a convolution is of the kind that the operations know: one group, no dilation, zeros around."""
-    padding_known = isinstance(layer._padding, int) or layer._padding == "SAME" and layer._stride == [1, 1] and all(
+def is_plain(layer):
+    """Whether a convolution is of the kind that `conv2d` and `conv2d_transpose` know: one group, no dilation, zeros around."""
+    same = type(layer) is nn.Conv2D and layer._padding == "SAME" and layer._stride == [1, 1] and all(
         kernel % 2 for kernel in layer._kernel_size)
-    return (layer._groups == 1 and layer._dilation == [1, 1] and layer._padding_mode == "zeros" and padding_known
-            and layer._stride[0] == layer._stride[1] and layer._data_format == "NCHW" and isinstance(layer.output_padding, int))
+    return (layer._groups == 1 and layer._dilation == [1, 1] and layer._padding_mode == "zeros" and layer._data_format == "NCHW"
+            and layer._stride[0] == layer._stride[1] and isinstance(layer.output_padding, int)
+            and (same or isinstance(layer._padding, int)))
 
 
-FORWARDS = {nn.Conv2D: convolution, nn.Conv2DTranspose: transposed_convolution, ResizeConv2D: transposed_convolution,
-            nn.BatchNorm2D: batch_norm, nn.ReLU: activation, nn.LeakyReLU: activation, nn.Tanh: activation,
-            nn.Upsample: doubling, nn.MaxPool2D: max_pooling}
-FITS = {
-    nn.Conv2D: has_plain_geometry, nn.Conv2DTranspose: has_plain_geometry,
-    nn.BatchNorm2D: lambda layer: len(weights_of(layer)) == 2 and not layer._use_global_stats,
-    nn.Upsample: lambda layer: layer.scale_factor == 2 and layer.mode == "nearest",
-    nn.MaxPool2D: lambda layer: (layer.ksize, layer.stride or 2, layer.padding, layer.ceil_mode) == (2, 2, 0, False),
+# Layer → the function that computes it, and whether it can do so for a layer as it is set.
+STEPS = {
+    nn.Conv2D: (conv2d, is_plain),
+    nn.Conv2DTranspose: (conv2d_transpose, is_plain),
+    ResizeConv2D: (conv2d_transpose, lambda layer: True),
+    nn.BatchNorm2D: (batch_norm, lambda layer: len(weights_of(layer)) == 2 and not layer._use_global_stats
+                     and layer._data_format == "NCHW"),
+    nn.ReLU: (activation, lambda layer: True),
+    nn.LeakyReLU: (activation, lambda layer: layer._negative_slope >= 0),
+    nn.Tanh: (activation, lambda layer: True),
+    nn.Upsample: (upsample, lambda layer: layer.scale_factor == 2 and layer.mode == "nearest" and layer.data_format in (None, "NCHW")),
+    nn.MaxPool2D: (max_pool, lambda layer: (layer.ksize, layer.stride or 2, layer.padding, layer.ceil_mode, layer.return_mask,
+                                            layer.data_format) == (2, 2, 0, False, False, "NCHW")),
 }
+ACTIVATIONS = (nn.ReLU, nn.LeakyReLU, nn.Tanh)

@@ -1,6 +1,6 @@
 """oneDNN, a library of layers for x86 processors, through its C interface.
 
-Every x86 wheel of Paddle carries it (paddle/libs/libdnnl.so.3), but Paddle's eager mode does not call it. The words are those
+Paddle's wheels for Linux on x86 carry it (paddle/libs/libdnnl.so.3), but Paddle's eager mode does not call it. The words are those
 of its documentation (https://uxlfoundation.github.io/oneDNN): a `Layout` (memory descriptor) says how numbers lie in memory, an
 `Array` (memory) is numbers that lie so, a `Primitive` is an operation compiled for given layouts.
 """
@@ -16,11 +16,12 @@ import numpy as np
 import paddle
 
 FILE = Path(paddle.__file__).parent / "libs" / "libdnnl.so.3"
-SWITCH = "FAST_LAYERS"  # an environment variable; where it is "off", Paddle's own layers compute everything
+SWITCH = "FAST_LAYERS"  # an environment variable; where it is "off", or anything but "on", Paddle's own layers compute everything
 VERSION = 3  # of the C interface, and so the file's last number
 FLOAT32, BFLOAT16, BYTES = 3, 2, 6  # from dnnl_types.h, as are all numbers below
 DTYPES = {paddle.float32: FLOAT32, paddle.bfloat16: BFLOAT16, paddle.uint8: BYTES}
 SIZES = {FLOAT32: 4, BFLOAT16: 2, BYTES: 1}
+STATUS = {1: "out of memory", 2: "invalid arguments", 3: "not implemented for these shapes and types"}
 ALIGNMENT = 64  # bytes: a cache line, and the widest register
 # propagation kinds and algorithms
 TRAINING, BACKWARD = 64, 128
@@ -28,27 +29,29 @@ CONVOLUTION, RELU, TANH, MAXIMUM, ADD, NEAREST, SUM = 0x1, 0x100, 0x101, 0x1FF, 
 # arguments of primitives, and their gradients
 SOURCE, SOURCE_1, TARGET, WEIGHTS, MEAN, VARIANCE, SCALE, SHIFT, WORKSPACE = 1, 2, 17, 33, 49, 50, 51, 52, 64
 D_SOURCE, D_TARGET, D_WEIGHTS, D_SCALE, D_SHIFT = 129, 145, 161, 255, 256
-CHOSEN = {WEIGHTS: 131, D_WEIGHTS: 132, WORKSPACE: 135}  # how to ask which layout the library chose
+CHOSEN = {WEIGHTS: 131, D_WEIGHTS: 132, WORKSPACE: 135}  # dnnl_query_*_md: which layout the library chose
 
 
 @lru_cache(maxsize=None)
 def library():
     """The loaded library with its `engine`, `stream` and a `lock`; or, as text, why there is none."""
-    if os.environ.get(SWITCH) == "off":
-        return f"{SWITCH}=off"
+    if os.environ.get(SWITCH, "on") != "on":
+        return f"{SWITCH}={os.environ[SWITCH]}"
     try:
         dnnl = ctypes.CDLL(str(FILE))
+        dnnl.dnnl_version.restype = POINTER(c_int)
+        if dnnl.dnnl_version()[0] != VERSION:
+            return f"oneDNN {dnnl.dnnl_version()[0]} is not version {VERSION}"
+        dnnl.dnnl_memory_desc_get_size.restype = c_size_t
+        dnnl.dnnl_primitive_desc_query_md.restype = c_void_p
+        dnnl.dnnl_memory_set_data_handle.argtypes = [c_void_p, c_void_p]
+        dnnl.engine, dnnl.stream, dnnl.lock = c_void_p(), c_void_p(), Lock()
+        check(dnnl.dnnl_engine_create(byref(dnnl.engine), 1, c_size_t(0)))  # 1: a CPU
+        check(dnnl.dnnl_stream_create(byref(dnnl.stream), dnnl.engine, 1))  # 1: one after the other
     except OSError:
         return "this Paddle brings no oneDNN"
-    dnnl.dnnl_version.restype = POINTER(c_int)
-    if dnnl.dnnl_version()[0] != VERSION:
-        return f"oneDNN {dnnl.dnnl_version()[0]} is not version {VERSION}"
-    dnnl.dnnl_memory_desc_get_size.restype = c_size_t
-    dnnl.dnnl_primitive_desc_query_md.restype = c_void_p
-    dnnl.dnnl_memory_set_data_handle.argtypes = [c_void_p, c_void_p]
-    dnnl.engine, dnnl.stream, dnnl.lock = c_void_p(), c_void_p(), Lock()
-    check(dnnl.dnnl_engine_create(byref(dnnl.engine), 1, c_size_t(0)))  # 1: a CPU
-    check(dnnl.dnnl_stream_create(byref(dnnl.stream), dnnl.engine, 1))  # 1: one after the other
+    except (AttributeError, RuntimeError) as error:
+        return f"its oneDNN does not work here: {error}"
     return dnnl
 
 
@@ -60,7 +63,7 @@ def usable():
 def check(status):
     """Raises RuntimeError for a status other than success."""
     if status:
-        raise RuntimeError(f"oneDNN failed with status {status}")
+        raise RuntimeError(f"oneDNN: {STATUS.get(status, f'status {status}')}")
 
 
 def integers(numbers):
@@ -87,7 +90,7 @@ class Layout:
     def any(cls, shape, dtype):
         """A layout that a primitive may choose."""
         handle = c_void_p()
-        check(library().dnnl_memory_desc_create_with_tag(byref(handle), len(shape), integers(shape), dtype, 1))
+        check(library().dnnl_memory_desc_create_with_tag(byref(handle), len(shape), integers(shape), dtype, 1))  # 1: any
         return cls.of(handle)
 
     @classmethod
@@ -126,11 +129,13 @@ class Array:
 
 
 class Primitive:
-    """An operation on given layouts: called with argument → Array, it computes at once.
+    """An operation on given layouts: called with argument → Array, for each of its arguments, it computes at once.
 
     kind        as in the name of the function that makes it, dnnl_{kind}_primitive_desc_create
     parameters  of that function, in its order
     layouts     argument → Layout, None where the library chose it
+
+    Raises RuntimeError for what the library does not know, and, called, ValueError for other arguments or sizes.
     """
 
     def __init__(self, kind, *parameters, layouts):
@@ -153,6 +158,8 @@ class Primitive:
 
     def __call__(self, arrays):
         dnnl = library()
+        if arrays.keys() != self.layouts.keys():  # it would compute with what it was given before
+            raise ValueError(f"expected the arguments {list(self.layouts)}, not {list(arrays)}")
         with dnnl.lock:  # a primitive's memories are its own, so one thread at a time
             for argument, array in arrays.items():
                 layout = self.layouts[argument]
@@ -168,7 +175,7 @@ class Argument(ctypes.Structure):
     _fields_ = [("argument", c_int), ("memory", c_void_p)]
 
 
-@lru_cache(maxsize=None)
+@lru_cache(maxsize=2000)
 def copying(source, target):
     """The primitive that copies from one layout to another."""
     engine = library().engine
@@ -183,6 +190,6 @@ def copy(array, target):
 
 
 def product(left, right, result):
-    """The primitive that multiplies matrices: SOURCE [M, K] and WEIGHTS [K, N] to TARGET [M, N], in these layouts."""
+    """The primitive that multiplies matrices, SOURCE [M, K] and WEIGHTS [K, N], and writes TARGET [M, N], in these layouts."""
     return Primitive("matmul", library().engine, left, right, None, result,
                      layouts={SOURCE: left, WEIGHTS: right, TARGET: result})
