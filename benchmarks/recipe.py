@@ -53,6 +53,11 @@ ROWS = {
     "shifts, hinge loss, spectral norm": f"{SHIFTED} --loss hinge --spectral-norm",
     "shifts, gradient penalty": f"{SHIFTED} --r1 1",
     "shifts, G half as fast": "--up deconv --augment-p 1",
+    # the default on a CPU in either precision
+    "bfloat16": "--amp bfloat16",
+    "bfloat16, seed 1": "--amp bfloat16 --seed 1",
+    "float32": "--amp off",
+    "float32, seed 1": "--amp off --seed 1",
 }
 SCORES = {"swd_64": "{:.0f}", "swd_32": "{:.0f}", "swd_16": "{:.0f}", "swd_mean": "{:.1f}", "ms_ssim": "{:.3f}",
           "two_sample": "{:.3f}", "nearest": "{:.2f}"}
@@ -60,8 +65,7 @@ SCORES = {"swd_64": "{:.0f}", "swd_32": "{:.0f}", "swd_16": "{:.0f}", "swd_mean"
 
 def steps_of(name, images):
     """How many steps of a row see so many images."""
-    sys.argv = ["train.py", *ROWS[name].split()]
-    return images // recipe.parse_options("").batch
+    return images // recipe.parse_options("", ROWS[name].split()).batch
 
 
 def train_row(name, steps, options):

@@ -99,7 +99,7 @@ def test_only_these_layers_are_left_to_paddle(arch):
     (conv(5, 7, kernel=5, padding=2, bias=True), [2, 5, 13, 13]), (deconv(5, 7, kernel=5, padding=2, bias=True), [2, 5, 7, 7]),
     (deconv(5, 2, kernel=5, padding=2, bias=True), [2, 5, 7, 7]), (conv(5, 7, kernel=3, stride=1), [2, 5, 4, 4]),
     (deconv(5, 7, kernel=3, stride=1, bias=True), [2, 5, 4, 4]), (nn.Conv2D(3, 4, (1, 7), 1, "SAME"), [2, 3, 9, 9]),
-    (conv(3, 4), [1, 3, 256, 256]), (nn.BatchNorm2D(1), [3, 1, 2, 2]), (nn.MaxPool2D(2), [2, 3, 5, 5])])
+    (conv(3, 4), [1, 3, 256, 256]), (nn.Conv2D(2, 5, 2, 3), [2, 2, 9, 9]), (nn.Conv2D(2, 5, 3, 3, 2), [2, 2, 9, 9]), (nn.BatchNorm2D(1), [3, 1, 2, 2]), (nn.MaxPool2D(2), [2, 3, 5, 5])])
 def test_odd_shapes(layer, shape, precision):
     paddle.seed(0)
     compare(nn.Sequential(layer), paddle.randn(shape), precision)

@@ -101,8 +101,9 @@ class Convolution:
     @cached_property
     def subpixel(self):
         """A faster way to compute dx, where there is one."""
-        whole = self.large[1:3] == tuple(self.stride * size for size in self.small[1:3])
-        return Subpixel(self) if self.large[3] <= FEW_CHANNELS and self.stride > 1 and whole else None
+        covers = all(max(self.padding) < size >= self.stride for size in self.kernels[2:])
+        multiple = self.large[1:3] == tuple(self.stride * size for size in self.small[1:3])
+        return Subpixel(self) if self.large[3] <= FEW_CHANNELS and self.stride > 1 and covers and multiple else None
 
     @cached_property
     def backward_data_(self):
