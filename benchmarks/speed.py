@@ -34,7 +34,7 @@ import checkpoint  # noqa: E402
 from dataReader import DataReader, normalise  # noqa: E402
 from network import Discriminator, Generator  # noqa: E402
 from profile_step import profile, table  # noqa: E402
-from worker import SIDE  # noqa: E402
+from worker import PRODUCTS, SIDE, STEPS  # noqa: E402
 
 HEADS = {"README.md": "| | this program | compared with | ratio |", "README_cn.md": "| | 本程序 | 对照 | 比值 |"}
 # as the user's shell has it: importing Paddle and runtime.py, above, sets some
@@ -62,6 +62,7 @@ class Worker:
                 raise runtime.UserError(f"the worker {kind!r} did not start; try: {python} benchmarks/worker.py {kind}", status=1)
 
     def seconds(self):
+        time.sleep(0.5)  # until the threads of the worker before, which wait for more work in a loop, sleep
         print("work", file=self.process.stdin, flush=True)
         return float(self.process.stdout.readline())
 
@@ -147,7 +148,7 @@ def measure_step(options, place):
             work.close()
 
         def rate(name):
-            return batch / statistics.median(results[name])
+            return STEPS[batch] * batch / statistics.median(results[name])
 
         for precision, layout, theirs in pairs if options.torch else ():
             named = layout.replace("_", " ").replace("nchw", "NCHW")
@@ -156,8 +157,8 @@ def measure_step(options, place):
                 *(f"{rate(name):.1f} images/s" for name in (("step", precision), (precision, layout, theirs))),
                 f"{median_ratio(results[precision, layout, theirs], results['step', precision]):.2f}")
         for precision in ("float32", "bfloat16"):
-            reached = [step_flops(batch) / seconds / 1e9 for seconds in results["step", precision]]
-            possible = [2 * SIDE ** 3 / seconds / 1e9 for seconds in results["matmul", precision]]
+            reached = [STEPS[batch] * step_flops(batch) / seconds / 1e9 for seconds in results["step", precision]]
+            possible = [PRODUCTS * 2 * SIDE ** 3 / seconds / 1e9 for seconds in results["matmul", precision]]
             add(f"its arithmetic, {batch} faces, {precision}, against a large matrix product",
                 f"其运算速度，{batch} 张脸，{precision}，对照大矩阵乘法",
                 *(f"{statistics.median(some):.0f} GFLOP/s" for some in (reached, possible)), f"{median_ratio(reached, possible):.2f}")

@@ -3,9 +3,9 @@
     python benchmarks/worker.py KIND [ARGUMENTS…]       (speed.py starts these)
 
 The kinds of work, on pictures of 64 px:
-    step BATCH PRECISION          train.py's step, of the plain recipe (no augmentation, transposed convolutions)
+    step BATCH PRECISION          train.py's steps, of the plain recipe (no augmentation, transposed convolutions)
     torch BATCH LAYOUT PRECISION  the same step in plain PyTorch, nchw or channels_last; D frozen and G's graph spared, as in train.py
-    matmul PRECISION              a product of two 2048×2048 matrices, by oneDNN
+    matmul PRECISION              ten products of two 2048×2048 matrices, by oneDNN
     forward WEIGHTS               the generator alone, on ten batches of 100
     files                         writing a thousand faces as .png files on all cores
 """
@@ -15,10 +15,20 @@ from pathlib import Path
 from types import SimpleNamespace
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-SIDE = 2048
+SIDE, PRODUCTS = 2048, 10
+STEPS = {16: 8, 128: 1}  # by batch: how many steps are one work
 OPTIONS = SimpleNamespace(seed=0, d_steps=1, g_steps=2, z_dim=100, channels=64, lr_d=2e-4, lr_g=2e-4, beta1=0.5,
                           beta2=0.999, arch="dcgan", noise="normal", labels={}, up="deconv", spectral_norm=False, loss="bce",
                           label_smoothing=0, r1=0, augment="off")
+
+
+def repeated(count, work):
+    """A function that does the work so many times."""
+    def several():
+        for _ in range(count):
+            work()
+
+    return several
 
 
 def step(batch, precision):
@@ -31,7 +41,7 @@ def step(batch, precision):
     players = train.build_players(64, OPTIONS, precision)
     reals = paddle.rand([int(batch), 3, 64, 64]) * 2 - 1
     steps = iter(range(1_000_000))
-    return lambda: train.train_step(next(steps), iter([(reals, None)]), players, OPTIONS)
+    return repeated(STEPS[int(batch)], lambda: train.train_step(next(steps), iter([(reals, None)]), players, OPTIONS))
 
 
 def torch(batch, layout, precision):
@@ -78,7 +88,7 @@ def torch(batch, layout, precision):
             update(g_adam, bce(logits.float(), ones))
         D.requires_grad_(True)
 
-    return step
+    return repeated(STEPS[batch], step)
 
 
 def matmul(precision):
@@ -91,7 +101,7 @@ def matmul(precision):
     multiply, arrays = product(layout, layout, layout), {part: Array(layout) for part in (SOURCE, WEIGHTS, TARGET)}
     for array in arrays.values():
         array.memory.fill(1)
-    return lambda: multiply(arrays)
+    return repeated(PRODUCTS, lambda: multiply(arrays))
 
 
 def forward(weights):
