@@ -169,8 +169,8 @@ def steps(layers, x, keep=False):
 def conv2d(layer, x, shape):
     """nn.Conv2D."""
     check_channels(layer, shape, layer._in_channels)
-    size, learns, (outputs, inputs, *kernel) = tuple(layer.weight.shape), not layer.weight.stop_gradient, layer.weight.shape
-    top, left = [(k - 1) // 2 for k in kernel] if layer._padding == "SAME" else layer._updated_padding
+    size, learns = tuple(layer.weight.shape), not layer.weight.stop_gradient
+    top, left = [(k - 1) // 2 for k in size[2:]] if layer._padding == "SAME" else layer._updated_padding
     operation = make_convolution(shape, size, layer._stride[0], (top, top, left, left), settings.dtype)
     kernels = Kernels(size, settings.dtype)
     applied = kernels.forward(layer.weight)
@@ -186,7 +186,8 @@ def conv2d(layer, x, shape):
 def conv2d_transpose(layer, x, shape):
     """nn.Conv2DTranspose, and ResizeConv2D, which is one with other kernels."""
     check_channels(layer, shape, layer._in_channels)
-    size, learns, (inputs, outputs, *kernel) = tuple(layer.weight.shape), not layer.weight.stop_gradient, layer.weight.shape
+    size, learns = tuple(layer.weight.shape), not layer.weight.stop_gradient
+    inputs, outputs, *kernel = size
     kernels = Kernels(size, settings.dtype)
     if type(layer) is ResizeConv2D:
         kernel = [4, 4]
