@@ -49,7 +49,11 @@ def sliced_wasserstein(fakes, reals, seed=0, directions=DIRECTIONS):
 
 def quick_scores(generator, reals):
     """The scores that take seconds, of a generator against held-out faces: {"swd", "ms_ssim", "n"}, the last their number."""
-    fakes = draw_faces(generator, face_inputs(generator.plan, range(len(reals))))
+    return quick_scores_of(draw_faces(generator, face_inputs(generator.plan, range(len(reals)))), reals)
+
+
+def quick_scores_of(fakes, reals):
+    """The same of faces, as many as `reals`; of other real faces they are what the scores are to be compared with."""
     distances = sliced_wasserstein(fakes, reals, directions=64)
     return {"n": len(reals), "swd": float(np.mean(list(distances.values()))), "ms_ssim": ms_ssim(fakes)}
 

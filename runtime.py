@@ -61,6 +61,11 @@ def number(kind, minimum, maximum=float("inf"), below=float("inf")):
 seed = number(int, 0, 2**63 - 1)
 
 
+def printable(text):
+    """Text from a file or a server, such that it cannot steer a terminal: what has no shape is written as an escape (\\n, \\x1b)."""
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape", "surrogatepass").decode() for sign in str(text))
+
+
 def run_command(main):
     """Runs `main()` and ends the process: status 0, or one line on stderr and a status that is not 0."""
     name = Path(sys.argv[0]).name
