@@ -1,52 +1,145 @@
 """Saving and loading: one safetensors file holds a run, another a generator that explains itself.
 
-Safetensors files hold numbers and text alone; opening one from a stranger cannot run code.
+Safetensors files hold numbers and text alone; opening one from a stranger cannot run code. What such a file says is checked
+before it is believed: the text against a schema, the tensors' types and shapes before any memory is taken for them.
 """
-import json
+import hashlib
 import math
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Annotated, Literal
 
+import msgspec
 import numpy as np
+import paddle
 import paddle.nn as nn
+from msgspec import Meta, Struct
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 import zoo
 from files import replacing
+from network import LOSSES
 from randomness import NOISES
 from recipe import OLDER
-from runtime import UserError
+from runtime import UserError, printable
+from support.schema import Count, Label, Name, Number, Size, Text, checked, parsed
 
 RUN, BEST, LATEST = Path("Output"), "best.safetensors", "generator.safetensors"
 SHIPPED = Path(__file__).parent / "pretrained" / "celeba64.safetensors"
+ENOUGH_IMAGES = 8000  # seen; before that a generator draws noise rather than faces
 
-GENERATOR_FACTS = {"arch": str, "size": int, "z_dim": int, "channels": int, "step": int, "images_seen": int,
-                   "data": str, "seed": int}
-ADDED_FACTS = {"up": "deconv", "noise": "normal", "pictures": "", "where": ""}  # which older files lack
+Channels = Annotated[int, Meta(ge=1, le=4096)]
+Labels = Annotated[dict[Name, Annotated[list[Label], Meta(min_length=1, max_length=1000)]], Meta(max_length=1000)]
+
+
+class GeneratorFacts(Struct):
+    """What a generator's file says: how to rebuild it (see zoo.Plan), and how it was trained."""
+
+    arch: Literal[zoo.NAMES]
+    size: Size
+    z_dim: Annotated[int, Meta(ge=1, le=10_000)]
+    channels: Channels
+    up: Literal["deconv", "resize", ""]
+    noise: Literal[tuple(NOISES)]
+    labels: Labels
+    step: Count
+    images_seen: Count
+    seed: Count
+    data: Text
+    pictures: Text
+    where: Text
+    scores: Annotated[dict[str, float], Meta(max_length=100)]
+
+
+class RunOptions(Struct):
+    """Of the options of a saved run, those that say how to rebuild its discriminator."""
+
+    arch: Literal[zoo.NAMES]
+    channels: Channels
+    spectral_norm: bool
+    loss: Literal[tuple(LOSSES)]
+    labels: Labels
+
+
+class RunFacts(Struct):
+    """How far a saved run is."""
+
+    step: Count
+    seconds: Number
+    options: dict[str, object]
+    suspicions: dict[str, Count] = {}
+
+
+NUMBERS = ("size", "z_dim", "channels", "step", "images_seen", "seed")  # all metadata are text
+OLDER_FACTS = {"up": "deconv", "noise": "normal", "pictures": "", "where": "", "scores": "{}", "labels": "{}"}  # what older files lack
+NO_GENERATOR = "these weights do not say which generator they belong to; take the generator.safetensors that train.py wrote"
+DAMAGED = "the file is damaged; take another copy"
+NO_RUN = "not a readable checkpoint; move it away, or start a new run with --fresh"
 
 
 def write_tensors(path, arrays, metadata):
-    """Writes named numpy arrays and text metadata as one file, atomically.
+    """Writes named numpy arrays and text metadata, with the arrays' checksums, as one file, atomically.
 
     Raises FloatingPointError, and leaves `path` as it was, when a number in them is not finite.
     """
     for name, array in arrays.items():
         if not np.isfinite(array).all():
             raise FloatingPointError(name)
+    checksums = {name: checksum(array) for name, array in arrays.items()}
     with replacing(path) as temporary:
-        temporary.write_bytes(save(arrays, metadata))
+        temporary.write_bytes(save(arrays, {**metadata, "checksums": msgspec.json.encode(checksums).decode()}))
 
 
-def read_tensors(path):
-    """Reads (arrays, metadata). Raises UserError for a file that is missing, cut short, or of another kind."""
+def checksum(array):
+    """A digest of an array's numbers."""
+    return hashlib.blake2b(np.ascontiguousarray(array), digest_size=8).hexdigest()
+
+
+@contextmanager
+def opened(path):
+    """A safetensors file, opened. Raises UserError where it is missing, unreadable, cut short, or of another kind."""
     try:
-        with safe_open(path, framework="numpy") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}
+        if Path(path).exists() and not Path(path).is_file():  # a pipe would be waited for
+            raise UserError(f"{path}: not a file; name a .safetensors file that train.py wrote")
+        with open(path, "rb"), safe_open(path, framework="numpy") as file:
+            yield file
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; train.py writes one, or name another") from None
-    except (SafetensorError, OSError) as error:
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
+    except SafetensorError as error:
         raise UserError(f"{path}: not a readable .safetensors file ({error})") from None
+
+
+def read_metadata(path):
+    """The text metadata of a file: a dict. Raises UserError."""
+    with opened(path) as file:
+        return file.metadata() or {}
+
+
+def read_tensors(path, shapes):
+    """Reads the tensors that `shapes` (name → shape) names: numpy arrays of float32, by name.
+
+    Raises UserError where one is missing, of another shape or type, not finite, or not as it was written.
+    """
+    with opened(path) as file:
+        present, arrays = set(file.keys()), {}
+        checksums = (file.metadata() or {}).get("checksums", "{}")
+        checksums = checked(parsed(checksums, path, DAMAGED), dict[str, str], path, DAMAGED)
+        for name, shape in shapes.items():
+            if name not in present or file.get_slice(name).get_shape() != list(shape):
+                raise UserError(f"{path}: {name} is missing or has another shape; this file is of another network")
+            if file.get_slice(name).get_dtype() not in ("F16", "F32"):
+                raise UserError(f"{path}: {name} has numbers of an unusual type, {file.get_slice(name).get_dtype()}; float32 or "
+                                "float16 are expected")
+        for name in shapes:
+            array = file.get_tensor(name)
+            if checksums and checksums.get(name) != checksum(array) or not np.isfinite(array).all():
+                raise UserError(f"{path}: {name} has other numbers than were written; {DAMAGED}")
+            arrays[name] = array.astype(np.float32)
+    return arrays
 
 
 def network_arrays(prefix, network):
@@ -54,15 +147,14 @@ def network_arrays(prefix, network):
     return {f"{prefix}.{name}": tensor.numpy() for name, tensor in network.state_dict().items()}
 
 
-def set_network(prefix, network, arrays, path):
-    """Puts what `network_arrays` gave back into a network. Raises UserError where names or shapes differ."""
-    state = {}
-    for name, tensor in network.state_dict().items():
-        array = arrays.get(f"{prefix}.{name}")
-        if array is None or list(array.shape) != list(tensor.shape):
-            raise UserError(f"{path}: {prefix}.{name} is missing or has another shape; this file is of another network")
-        state[name] = array
-    network.set_state_dict(state)
+def network_shapes(prefix, network):
+    """The shapes of what `network_arrays` gives; the network may have been built without memory (paddle.LazyGuard)."""
+    return {f"{prefix}.{name}": tensor.shape for name, tensor in network.state_dict().items()}
+
+
+def set_network(prefix, network, arrays):
+    """Puts what `network_arrays` gave back into a network."""
+    network.set_state_dict({name: arrays[f"{prefix}.{name}"] for name in network.state_dict()})
 
 
 def adam_arrays(prefix, network, adam):
@@ -75,108 +167,109 @@ def adam_arrays(prefix, network, adam):
             for name, tensor in network.named_parameters() for key in state if key.startswith(tensor.name + "_")}
 
 
-def set_adam(prefix, network, adam, arrays, path):
-    """Puts what `adam_arrays` gave back into an optimiser of the same network. Raises UserError where something lacks."""
-    state = {}
-    for name, tensor in network.named_parameters():
-        start = f"adam.{prefix}.{name}."
-        slots = {key[len(start):]: array for key, array in arrays.items() if key.startswith(start)}
-        if not tensor.stop_gradient and len(slots) < 4:  # two moments, and the two betas to the power of the step
-            raise UserError(f"{path}: {start}* is missing; this file cannot be gone on from")
-        state.update({f"{tensor.name}_{slot}": array for slot, array in slots.items()})
-    adam.set_state_dict(state)
+def adam_shapes(prefix, network):
+    """The shapes of what `adam_arrays` gives: two moments, and the two betas to the power of the step."""
+    return {f"adam.{prefix}.{name}.{slot}": shape for name, tensor in network.named_parameters() if not tensor.stop_gradient
+            for slot, shape in (("moment1_0", tensor.shape), ("moment2_0", tensor.shape),
+                                ("beta1_pow_acc_0", [1]), ("beta2_pow_acc_0", [1]))}
+
+
+def set_adam(prefix, network, adam, arrays):
+    """Puts what `adam_arrays` gave back into an optimiser of the same network."""
+    names = {name: tensor.name for name, tensor in network.named_parameters()}
+    adam.set_state_dict({f"{names[name]}_{slot}": arrays[key] for key in adam_shapes(prefix, network)
+                         for name, slot in [key.removeprefix(f"adam.{prefix}.").rsplit(".", 1)]})
 
 
 def save_run(path, networks, adams, facts):
-    """Writes a whole run: `networks` and `adams` by name (an optimiser has its network's), `facts` (anything JSON holds)."""
+    """Writes a whole run: `networks` and `adams` by name (an optimiser has its network's), `facts` (see RunFacts)."""
     arrays = {}
     for name, network in networks.items():
         arrays.update(network_arrays(name, network))
     for name, adam in adams.items():
         arrays.update(adam_arrays(name, networks[name], adam))
-    write_tensors(path, arrays, {"run": json.dumps(facts)})
+    write_tensors(path, arrays, {"run": msgspec.json.encode(facts).decode()})
 
 
 def read_facts(path):
-    """The facts of a saved run, without its tensors; None where there is no such file."""
-    try:
-        with safe_open(path, framework="numpy") as file:
-            return json.loads(file.metadata()["run"])
-    except FileNotFoundError:
+    """The facts of a saved run, without its tensors; None where there is no such file. Raises UserError for a damaged one."""
+    if not Path(path).exists():
         return None
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError):
-        raise UserError(f"{path}: not a readable checkpoint; move it away, or start a new run with --fresh") from None
+    facts = checked(parsed(read_metadata(path).get("run", ""), path, NO_RUN), RunFacts, path, NO_RUN)
+    facts["options"] = checked({**OLDER, **facts["options"]}, RunOptions, path, NO_RUN)
+    return facts
 
 
 def load_run(path, networks, adams):
     """Puts a saved run back into networks and optimisers made alike. Raises UserError where it does not fit."""
-    arrays, _ = read_tensors(path)
+    shapes = {}
     for name, network in networks.items():
-        set_network(name, network, arrays, path)
+        shapes.update(network_shapes(name, network))
+    for name in adams:
+        shapes.update(adam_shapes(name, networks[name]))
+    arrays = read_tensors(path, shapes)
+    for name, network in networks.items():
+        set_network(name, network, arrays)
     for name, adam in adams.items():
-        set_adam(name, networks[name], adam, arrays, path)
+        set_adam(name, networks[name], adam, arrays)
 
 
 def save_generator(path, generator, facts):
-    """Writes a generator's weights; `facts` (see GENERATOR_FACTS) say how to rebuild it and how it was trained.
+    """Writes a generator's weights; `facts` (see GeneratorFacts) say how to rebuild it and how it was trained.
 
     Its `scores` on held-out faces and the `labels` it takes, dicts, may be empty.
     """
     arrays = {name: tensor.numpy() for name, tensor in generator.state_dict().items()}
-    write_tensors(path, arrays, {**{key: str(facts[key]) for key in (*GENERATOR_FACTS, *ADDED_FACTS)},
-                                 **{key: json.dumps(facts[key]) for key in ("scores", "labels")}})
+    write_tensors(path, arrays, {key: msgspec.json.encode(facts[key]).decode() if key in ("scores", "labels")
+                                 else printable(facts[key])[:2000] for key in GeneratorFacts.__struct_fields__})
 
 
-def best_swd(folder):
-    """The score of folder/best.safetensors; infinite where there is none."""
-    try:
-        with safe_open(folder / BEST, framework="numpy") as file:
-            return json.loads(file.metadata()["scores"])["swd"]
-    except (FileNotFoundError, SafetensorError, KeyError, TypeError, ValueError):
-        return math.inf
+def read_generator_facts(path):
+    """What a generator's file says, without its tensors: a dict as in GeneratorFacts. Raises UserError."""
+    text = {**OLDER_FACTS, **read_metadata(path)}
+    facts = {key: parsed(text[key], path, NO_GENERATOR) if key in ("scores", "labels", *NUMBERS) else text[key]
+             for key in GeneratorFacts.__struct_fields__ if key in text}
+    return checked(facts, GeneratorFacts, path, NO_GENERATOR)
 
 
 def load_generator(path):
     """Rebuilds a generator from its file alone: (Generator in evaluation mode, facts). Raises UserError."""
-    arrays, metadata = read_tensors(path)
-    try:
-        facts = {key: kind(metadata[key]) for key, kind in GENERATOR_FACTS.items()}
-        facts.update({key: metadata.get(key, default) for key, default in ADDED_FACTS.items()})
-        facts.update({key: json.loads(metadata.get(key, "{}")) for key in ("scores", "labels")})
-        plan = zoo.Plan(**{key: facts[key] for key in zoo.Plan._fields})
-        if plan.size not in zoo.sizes_of(plan.arch) or plan.noise not in NOISES or not isinstance(plan.labels, dict):
-            raise ValueError
-        generator = zoo.build_generator(plan)
-    except (KeyError, ValueError, TypeError):
-        raise UserError(f"{path}: these weights do not say which generator they belong to; "
-                        "take the generator.safetensors that train.py wrote") from None
-    set_network("generator", generator, {f"generator.{name}": array.astype(np.float32) for name, array in arrays.items()}, path)
+    facts = read_generator_facts(path)
+    plan = zoo.Plan(**{key: facts[key] for key in zoo.Plan._fields})
+    if plan.size not in zoo.sizes_of(plan.arch) or (plan.arch == "dcgan") != bool(plan.up):
+        raise UserError(f"{path}: no network {plan.arch} draws {plan.size} px with --up {plan.up or 'none'}; {NO_GENERATOR}")
+    if len(set(map(len, plan.labels.values()))) > 1:
+        raise UserError(f"{path}: its labels are of different lengths; {NO_GENERATOR}")
+    with paddle.LazyGuard():
+        shapes = network_shapes("", zoo.build_generator(plan))
+    arrays = read_tensors(path, {name[1:]: shape for name, shape in shapes.items()})
+    generator = zoo.build_generator(plan)
+    generator.set_state_dict(arrays)
     generator.eval()
     return generator, facts
 
 
-def find_generator():
-    """The weights to draw with where none are named: the run's best, else its latest, else those that come with the program.
-
-    Says which it took. Raises UserError where there are none.
-    """
-    for path, what in ((RUN / BEST, "the best of the run by its score on held-out faces"),
-                       (RUN / LATEST, "the latest of the run"),
-                       (SHIPPED, "the generator that comes with the program; train.py makes your own")):
-        if path.exists():
-            print(f"weights: {what}")
-            return path
-    raise UserError(f"{RUN}/generator.safetensors: no such file; train.py writes one, or name another with --weights")
-
-
 def load_discriminator(path, size):
     """The discriminator of a saved run, as it was in training (batch statistics) but for dropout. Raises UserError."""
-    discriminator = zoo.build_discriminator(size, SimpleNamespace(**{**OLDER, **read_facts(path)["options"]}))
-    set_network("discriminator", discriminator, read_tensors(path)[0], path)
+    options = SimpleNamespace(**read_facts(path)["options"])
+    with paddle.LazyGuard():
+        shapes = network_shapes("discriminator", zoo.build_discriminator(size, options))
+    arrays = read_tensors(path, shapes)
+    discriminator = zoo.build_discriminator(size, options)
+    set_network("discriminator", discriminator, arrays)
     for layer in discriminator.sublayers():
         if isinstance(layer, nn.Dropout):
             layer.eval()
     return discriminator
+
+
+def best_swd(folder, faces):
+    """The score of folder/best.safetensors; infinite where there is none that was compared with so many faces."""
+    try:
+        scores = read_generator_facts(folder / BEST)["scores"]
+    except UserError:
+        return math.inf
+    return scores.get("swd", math.inf) if scores.get("n") == faces else math.inf
 
 
 def best_of(folder):
@@ -184,10 +277,37 @@ def best_of(folder):
     return folder / BEST if (folder / BEST).exists() else folder / LATEST
 
 
+def find_generator():
+    """The weights to draw with where none are named: those of a run that draws faces, else those that come with the program.
+
+    The runs are Output and those that --fresh put beside it; of several the one with the best score, or the newest. Says which
+    it took. Raises UserError where there are none.
+    """
+    found = []
+    for path in map(best_of, (RUN, *Path().glob(f"{RUN}-[0-9]*"))):
+        if path.exists():
+            facts = read_generator_facts(path)
+            if facts["images_seen"] >= ENOUGH_IMAGES:
+                found.append((facts["scores"].get("swd", math.inf), -path.stat().st_mtime, path))
+            else:
+                print(f"note: the run in {path.parent} has seen {facts['images_seen']:,} images, too few for faces; "
+                      f"--weights {path} draws with it")
+    if found:
+        path = min(found)[-1]
+        print(f"weights: {path}, " + ("your run" if len(found) == 1 else f"the best or newest of your {len(found)} runs"))
+        return path
+    if not SHIPPED.exists():
+        raise UserError(f"{RUN / LATEST}: no such file; train.py writes one, or name another with --weights")
+    print(f"weights: {SHIPPED.name}, the generator that comes with the program; train.py makes your own")
+    return SHIPPED
+
+
 def describe_generator(facts):
     """What `load_generator` found, as one phrase for people."""
-    score = f", SWD {facts['scores']['swd']:.1f} on {facts['scores']['n']:,} held-out faces" if "swd" in facts["scores"] else ""
+    scores = facts["scores"]
+    score = f", SWD {scores['swd']:.1f} on {scores['n']:,.0f} held-out faces" if {"swd", "n"} <= scores.keys() else ""
     which = f" with {facts['where']}" if facts["where"] else ""
     labels = f", conditional on {', '.join(facts['labels'])}" if facts["labels"] else ""
-    return (f"{facts['arch']}, {facts['size']}×{facts['size']} px, {facts['channels']} channels{labels}, "
-            f"trained {facts['step']:,} steps ({facts['images_seen']:,} images seen) on {facts['data']}{which}, seed {facts['seed']}{score}")
+    return printable(
+        f"{facts['arch']}, {facts['size']}×{facts['size']} px, {facts['channels']} channels{labels}, trained {facts['step']:,} steps "
+        f"({facts['images_seen']:,} images seen) on {facts['data']}{which}, seed {facts['seed']}{score}")

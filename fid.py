@@ -223,5 +223,5 @@ def load_inception(path):
     inception = Inception()
     set_network("inception", inception, {
         "inception." + name.replace("running_mean", "_mean").replace("running_var", "_variance"): array
-        for name, array in arrays.items()}, path)
+        for name, array in arrays.items()})
     return inception

@@ -13,7 +13,7 @@ import runtime  # noqa: E402, I001
 
 import numpy as np  # noqa: E402
 
-from checkpoint import SHIPPED, read_tensors, write_tensors  # noqa: E402
+from checkpoint import SHIPPED, load_generator, read_metadata, write_tensors  # noqa: E402
 from runtime import UserError  # noqa: E402
 
 
@@ -23,13 +23,13 @@ def main():
     parser.add_argument("weights", help="what train.py saved")
     parser.add_argument("scores", type=Path, help="what evaluate.py wrote about it")
     options = parser.parse_args()
-    arrays, metadata = read_tensors(options.weights)
+    generator, _ = load_generator(options.weights)
     written = json.loads(options.scores.read_text())
     if written["fake"] != options.weights:
         raise UserError(f"{options.scores}: scores of {written['fake']}, not of {options.weights}")
     scores = {"swd": written["scores"]["generated"]["swd_mean"], "n": written["n"], **written["scores"]["generated"]}
-    write_tensors(SHIPPED, {name: array.astype(np.float16) for name, array in arrays.items()},
-                  {**metadata, "scores": json.dumps(scores)})
+    write_tensors(SHIPPED, {name: tensor.numpy().astype(np.float16) for name, tensor in generator.state_dict().items()},
+                  {**read_metadata(options.weights), "scores": json.dumps(scores)})
     print(f"{SHIPPED}: {SHIPPED.stat().st_size / 1e6:.1f} MB")
 
 

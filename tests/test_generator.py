@@ -77,13 +77,6 @@ def test_a_disk_that_is_full_before_the_last_face(weights, tmp_path, command, mo
     assert result.status == 1 and "the disk is full" in result.err
 
 
-def test_weights_of_another_shape_are_named(weights, tmp_path, command):
-    arrays, metadata = checkpoint.read_tensors(weights)
-    checkpoint.write_tensors(tmp_path / "wrong.safetensors", arrays, {**metadata, "channels": "5"})
-    result = command(generator, "--weights", tmp_path / "wrong.safetensors")
-    assert result.status == 2 and "deconv1.weight" in result.err
-
-
 def test_training_never_breaks_what_sampling_reads(faces16, tmp_path, command):
     command(train, "--data", faces16, "--out", tmp_path, "--channels", 4, "--steps", 1, "--device", "cpu")
     loaded, facts = checkpoint.load_generator(tmp_path / "generator.safetensors")

@@ -1,0 +1,36 @@
+"""What files from elsewhere say about themselves, and what is believed of it: types, ranges, lengths, and names that are safe.
+
+A schema is a `msgspec.Struct` whose fields are made of the types below; a field that it does not have is passed over.
+"""
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from runtime import UserError
+
+Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]  # steps, images, seeds
+Size = Annotated[int, Meta(ge=1, le=1024)]  # of a face, px
+Number = Annotated[float, Meta(ge=0)]
+Text = Annotated[str, Meta(max_length=2000)]
+# The name of an attribute, such as 5_o_Clock_Shadow: letters, digits, _, - and spaces, in any script.
+Name = Annotated[str, Meta(pattern=r"\A\w[\w -]{0,39}\Z")]
+Names = Annotated[list[Name], Meta(max_length=1000)]
+Label = Literal[-1, 1]
+
+
+def checked(content, schema, path, hint):
+    """`content`, of dicts, lists and the like, as it stands. Raises UserError, which says what in `path` is wrong, and `hint`."""
+    try:
+        msgspec.convert(content, schema)
+        return content
+    except msgspec.ValidationError as error:
+        raise UserError(f"{path}: {error}; {hint}") from None
+
+
+def parsed(text, path, hint):
+    """What a JSON text, str or bytes, holds. Raises UserError for any other."""
+    try:
+        return msgspec.json.decode(text)
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        raise UserError(f"{path}: {error}; {hint}") from None
