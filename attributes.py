@@ -4,6 +4,7 @@ import difflib
 import numpy as np
 
 from runtime import UserError
+from support.schema import Names, checked
 
 
 def read_list(path):
@@ -20,6 +21,7 @@ def read_list(path):
     names = lines[1].split() if len(lines) > 1 else []
     if not names or not lines[0].strip().isdigit():
         raise UserError(f"--attributes {path}: is not a list of attributes: a count, then a line with their names")
+    checked(names, Names, f"--attributes {path}", "a name has letters, digits, _ and -, 40 at most")
     rows = {}
     for number, line in enumerate(lines[2:], start=3):
         picture, *values = line.split() or [""]

@@ -4,13 +4,13 @@ Safetensors files hold numbers and text alone; opening one from a stranger canno
 before it is believed: the text against a schema, the tensors' types and shapes before any memory is taken for them.
 """
 import hashlib
+import json
 import math
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Annotated, Literal
 
-import msgspec
 import numpy as np
 import paddle
 import paddle.nn as nn
@@ -50,7 +50,7 @@ class GeneratorFacts(Struct):
     data: Text
     pictures: Text
     where: Text
-    scores: Annotated[dict[str, float], Meta(max_length=100)]
+    scores: Annotated[dict[str, Number], Meta(max_length=100)]
 
 
 class RunOptions(Struct):
@@ -67,7 +67,7 @@ class RunFacts(Struct):
     """How far a saved run is."""
 
     step: Count
-    seconds: Number
+    seconds: Annotated[float, Meta(ge=0, le=1e12)]
     options: dict[str, object]
     suspicions: dict[str, Count] = {}
 
@@ -89,7 +89,7 @@ def write_tensors(path, arrays, metadata):
             raise FloatingPointError(name)
     checksums = {name: checksum(array) for name, array in arrays.items()}
     with replacing(path) as temporary:
-        temporary.write_bytes(save(arrays, {**metadata, "checksums": msgspec.json.encode(checksums).decode()}))
+        temporary.write_bytes(save(arrays, {**metadata, "checksums": json.dumps(checksums)}))
 
 
 def checksum(array):
@@ -188,7 +188,7 @@ def save_run(path, networks, adams, facts):
         arrays.update(network_arrays(name, network))
     for name, adam in adams.items():
         arrays.update(adam_arrays(name, networks[name], adam))
-    write_tensors(path, arrays, {"run": msgspec.json.encode(facts).decode()})
+    write_tensors(path, arrays, {"run": json.dumps(facts)})
 
 
 def read_facts(path):
@@ -220,7 +220,7 @@ def save_generator(path, generator, facts):
     Its `scores` on held-out faces and the `labels` it takes, dicts, may be empty.
     """
     arrays = {name: tensor.numpy() for name, tensor in generator.state_dict().items()}
-    write_tensors(path, arrays, {key: msgspec.json.encode(facts[key]).decode() if key in ("scores", "labels")
+    write_tensors(path, arrays, {key: json.dumps(facts[key]) if key in ("scores", "labels")
                                  else printable(facts[key])[:2000] for key in GeneratorFacts.__struct_fields__})
 
 
@@ -236,7 +236,7 @@ def load_generator(path):
     """Rebuilds a generator from its file alone: (Generator in evaluation mode, facts). Raises UserError."""
     facts = read_generator_facts(path)
     plan = zoo.Plan(**{key: facts[key] for key in zoo.Plan._fields})
-    if plan.size not in zoo.sizes_of(plan.arch) or (plan.arch == "dcgan") != bool(plan.up):
+    if plan.size not in zoo.sizes_of(plan.arch) or plan.arch == "dcgan" and not plan.up:
         raise UserError(f"{path}: no network {plan.arch} draws {plan.size} px with --up {plan.up or 'none'}; {NO_GENERATOR}")
     if len(set(map(len, plan.labels.values()))) > 1:
         raise UserError(f"{path}: its labels are of different lengths; {NO_GENERATOR}")

@@ -12,13 +12,13 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 import figures
 import metrics
 from checkpoint import describe_generator, find_generator, load_generator
 from dataReader import DataReader
 from network import draw_faces
+from photos import decoded, reason
 from randomness import LIMITS, between, face_inputs
 from runtime import UserError
 
@@ -26,7 +26,7 @@ FRAMES = 24  # from one face of a walk to the next
 IN_STRIP = 8
 SECONDS = 2  # from one face of a walk to the next; a run's film has 10 frames a second
 COLUMNS = 9  # values that a number of z takes in a sweep
-SIDE, MOST_IN_FILM = 256, 640  # px of a walk's pictures, about; of the grids in a run's film, at most
+SIDE, MAX_IN_FILM = 256, 640  # px of a walk's pictures, about; of the grids in a run's film, at most
 
 
 def read_options():
@@ -39,8 +39,8 @@ def read_options():
                       help="change these numbers of z, counted from 0, one by one")
     what.add_argument("--timelapse", type=Path, metavar="RUN", help="the sample grids of a run's folder, as a film")
     what.add_argument("--neighbours", action="store_true", help="the training faces nearest to each generated one")
-    add("--n", type=runtime.number(int, 1), help="how many faces (default: 64 on each side; with --neighbours 8)")
-    add("--seed", type=runtime.number(int, 0), default=0, help="the first of the generated faces (default: 0)")
+    add("--n", type=runtime.number(int, 1, 10_000), help="how many faces (default: 64 on each side; with --neighbours 8)")
+    add("--seed", type=runtime.seed, default=0, help="the first of the generated faces (default: 0)")
     add("--data", default="imgs", metavar="DIR", help="packed faces (default: imgs)")
     add("--weights", metavar="FILE", help="what train.py saved (default: those that generator.py draws with)")
     add("--out", type=partial(runtime.picture_path, endings=(".png", ".jpg", ".jpeg", ".webp", ".gif", ".mp4")), metavar="FILE",
@@ -113,6 +113,16 @@ def sweep(generator, options):
     return f"face {options.seed}, with each of {len(rows)} numbers of z from {values[0]:.1f} to {values[-1]:.1f}: {path}"
 
 
+def sample_grid(path):
+    """A picture of a run's samples, MAX_IN_FILM px wide at most: uint8 [S, S, 3]. Raises UserError for a damaged one."""
+    try:
+        with decoded(path.read_bytes()) as (picture, _, _):
+            side = min(MAX_IN_FILM, picture.width)
+            return np.asarray(picture.resize((side, side)))
+    except Exception as error:  # whatever a broken file makes a decoder say
+        raise UserError(f"{path}: {reason(error)}; delete it, and the film is made of the others") from None
+
+
 def timelapse(options):
     """The sample grids of a run, one after the other; the last stays for two seconds."""
     paths = sorted((options.timelapse / "samples").glob("[0-9]*.png"), key=lambda path: (len(path.stem), path.stem))
@@ -121,8 +131,7 @@ def timelapse(options):
     path = out_path(options, "timelapse.gif", film=True)
     if path.suffix.lower() in (".png", ".jpg", ".jpeg"):
         raise UserError(f"--out {path}: is one picture; name a .gif or .mp4 file")
-    side = min(MOST_IN_FILM, Image.open(paths[0]).width)
-    frames = [np.asarray(Image.open(picture).convert("RGB").resize((side, side))) for picture in paths]
+    frames = [sample_grid(path) for path in paths]
     save_film(path, np.stack(frames + frames[-1:] * 20), len(frames) / 10 + 2)
     return f"{len(frames)} sample grids, from {paths[0].stem} to {paths[-1].stem}: {path}"
 

@@ -7,46 +7,60 @@ import runtime  # noqa: I001  (first: it prepares the CPU before Paddle is impor
 import hashlib
 import json
 import mmap
+import tokenize
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import paddle
+from msgspec import Meta, Struct
 
 import figures
 from attributes import parse_names, parse_wanted
 from randomness import draws
 from runtime import UserError
+from support.schema import Count, Names, Size, Text, checked, parsed
 
 
 def map_faces(path):
-    """Opens a .npy file of uint8 [N, S, S, 3] without reading it; returns the array and the `mmap` under it."""
+    """Opens a .npy file of uint8 [N, S, S, 3] without reading it; returns the array and the `mmap` under it. Raises UserError."""
+    if Path(path).exists() and not Path(path).is_file():  # a pipe would be waited for
+        raise UserError(f"{path}: not a file of packed faces; name another, or run pretreat.py again")
     with open(path, "rb") as file:
         try:
             if np.lib.format.read_magic(file) != (1, 0):
                 raise ValueError("another version of the .npy format")
             shape, _, dtype = np.lib.format.read_array_header_1_0(file)
-            if dtype != np.uint8 or len(shape) != 4 or shape[1] != shape[2] or shape[3] != 3:
+            if dtype != np.uint8 or len(shape) != 4 or not 0 < shape[1] == shape[2] or shape[3] != 3:
                 raise ValueError(f"an array of {dtype} {list(shape)}, not of uint8 [N, S, S, 3]")
             start = file.tell()
             mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             return np.ndarray(shape, np.uint8, buffer=mapping, offset=start), mapping
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, SyntaxError, OverflowError, tokenize.TokenError) as error:
             raise UserError(f"{path}: not a file of packed faces ({error}); run pretreat.py again") from None
 
 
-def read_manifest(path, count):
-    """What pretreat.py wrote about `count` faces, as a dict."""
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        if len(manifest["names"]) != count or not {"size", "crop", "sources"} <= manifest.keys():
-            raise ValueError("it does not belong to the faces beside it")
-        if not all(0 <= row < count for row in manifest["held_out"]):
-            raise ValueError("it holds out faces that are not there")
-        return manifest
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise UserError(f"{path}: damaged ({error}); run pretreat.py again") from None
+class Manifest(Struct):
+    """What is needed of manifest.json."""
+
+    size: Size
+    crop: Text
+    sources: Annotated[list[str], Meta(max_length=10_000)]
+    names: list[str]
+    held_out: list[Count]
+    attributes: Names = []
+    digest: Text = ""
+
+
+def read_manifest(path, count, size):
+    """What pretreat.py wrote about `count` faces of `size` px, as a dict. Raises UserError where it is damaged or of other faces."""
+    again = "run pretreat.py again"
+    manifest = checked(parsed(path.read_bytes(), path, again), Manifest, path, again)
+    if manifest["size"] != size or len(manifest["names"]) != count or max(manifest["held_out"], default=0) >= max(1, count):
+        raise UserError(f"{path}: does not belong to the faces beside it; {again}")
+    return manifest
 
 
 def normalise(faces):
@@ -74,7 +88,7 @@ class DataReader:
         self.path, self.flip, self.seed, self.rank, self.ranks = Path(path), flip, seed, rank, ranks
         try:
             self.faces, self._mapping = map_faces(self.path / "faces.npy")
-            self.manifest = read_manifest(self.path / "manifest.json", len(self.faces))
+            self.manifest = read_manifest(self.path / "manifest.json", *self.faces.shape[:2])
         except (FileNotFoundError, NotADirectoryError):
             raise UserError(f"{path}: no packed faces there; run pretreat.py first, or name their folder") from None
         self.size = self.faces.shape[1]
@@ -129,8 +143,11 @@ class DataReader:
         return self.faces[rows[figures.evenly(len(rows), most)]] if len(rows) else self.faces[:0]
 
     def fingerprint(self):
-        """A digest of which pictures these are, in which order, cropped how, and which are held out."""
-        facts = [self.manifest[key] for key in ("size", "crop", "names", "held_out")]
+        """A digest of which pictures these are, in which order, cropped how, which are held out, and of their pixels.
+
+        Sets that were packed before manifests had a digest of the pixels keep the fingerprint they had.
+        """
+        facts = [self.manifest[key] for key in ("size", "crop", "names", "held_out", "digest") if key in self.manifest]
         return hashlib.blake2b(json.dumps(facts).encode(), digest_size=8).hexdigest()
 
     def batches(self, start_step=0):
@@ -171,7 +188,7 @@ def main():
     parser.add_argument("--data", default="imgs", metavar="DIR", help="packed faces (default: imgs)")
     parser.add_argument("--out", type=runtime.picture_path, default=Path("Output/training_images.png"), metavar="FILE",
                         help="the picture (default: Output/training_images.png)")
-    parser.add_argument("--n", type=runtime.number(int, 1), default=64, help="how many faces (default: 64)")
+    parser.add_argument("--n", type=runtime.number(int, 1, 10_000), default=64, help="how many faces (default: 64)")
     options = parser.parse_args()
 
     reader = DataReader(options.data, options.n)

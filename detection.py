@@ -13,10 +13,11 @@ from runtime import UserError
 # Where the eyes, the nose and the corners of the mouth lie in a face of 64 px cut out of CelebA by --crop celeba: medians over
 # 800 faces, found by the same detector, made symmetric.
 POINTS = np.array([[25.0, 30.3], [39.0, 30.3], [32.0, 38.9], [26.2, 45.2], [37.8, 45.2]])
-MARGIN = 10  # px of 64 on either side of the face, which is 44 px wide there
-SURE = 0.7  # the detector's confidence from which on it counts
-LONGEST = 1280  # px; larger photos are searched at this size
-MOST_ENLARGED = 2  # times; a face that would have to be enlarged more is a blur
+CELEBA_MARGIN = 10  # px of 64 on either side of the face, which is 44 px wide there
+MARGIN = 6  # of aligned CelebA pictures, which are tight, 3% of the faces reach beyond the edges then; with 10 it would be 69%
+CONFIDENCE_THRESHOLD = 0.7  # of the detector
+MAX_SEARCHED = 1280  # px; larger photos are searched at this size
+MAX_ENLARGED = 2  # times; a face that would have to be enlarged more is a blur
 LOCAL = threading.local()  # a detector is for one thread, and for one size: OpenCV 4 errs when the size changes
 
 
@@ -36,24 +37,25 @@ def load_detector(size=None):
 
 def find_faces(image):
     """The faces in an upright RGB picture, left to right: float64 [faces, 5, 2], the points of POINTS in px of the picture."""
-    scale = min(1, LONGEST / max(image.size))
+    scale = min(1, MAX_SEARCHED / max(image.size))
     smaller = image.resize([round(side * scale) for side in image.size]) if scale < 1 else image
-    _, points = load_detector(smaller.size)(np.asarray(smaller), threshold=SURE)
+    _, points = load_detector(smaller.size)(np.asarray(smaller), threshold=CONFIDENCE_THRESHOLD)
     points = points.reshape(-1, 5, 2).astype(np.float64) / scale
     return points[points[:, :, 0].mean(axis=1).argsort()]
 
 
 def cut_face(image, points, size, margin=MARGIN):
-    """Turns, moves and scales a picture so that a face's `points` come to lie on POINTS: uint8 [size, size, 3].
+    """Turns, moves and scales a picture so that a face's `points` come to lie on POINTS.
 
-    `margin` is in px of 64; with another than MARGIN the face is larger or smaller. Beyond the photo its edge goes on.
-    Raises ValueError for a face that would have to be enlarged too much.
+    `margin` is in px of 64; with less than CELEBA_MARGIN the face is larger. Beyond the photo's edges there is its reflection.
+    Returns the face, uint8 [size, size, 3], and the share of it that lies there. Raises ValueError for a face that would have to
+    be enlarged too much.
     """
     from skimage.transform import estimate_transform, warp  # imported where it is needed: it takes a quarter of a second
 
-    wanted = ((POINTS - 32) * (64 - 2 * margin) / (64 - 2 * MARGIN) + 32) * size / 64
+    wanted = ((POINTS - 32) * (64 - 2 * margin) / (64 - 2 * CELEBA_MARGIN) + 32) * size / 64
     to_photo = estimate_transform("similarity", wanted, points)
-    if to_photo.scale < 1 / MOST_ENLARGED:
+    if to_photo.scale < 1 / MAX_ENLARGED:
         raise ValueError(f"a face is too small: {round(to_photo.scale * size)} px would become {size}")
     if to_photo.scale >= 4:  # such a part of the photo would take hundreds of megabytes
         factor = int(to_photo.scale // 2)
@@ -68,7 +70,9 @@ def cut_face(image, points, size, margin=MARGIN):
     shrink = np.diag([1 / finer, 1 / finer, 1])
     half = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])  # skimage's pixels have their middles at whole numbers
     move = np.array([[1, 0, -left - 0.5], [0, 1, -top - 0.5], [0, 0, 1]])
-    face = warp(part, move @ to_photo.params @ shrink @ half, output_shape=(finer * size, finer * size), order=1, mode="edge",
+    face = warp(part, move @ to_photo.params @ shrink @ half, output_shape=(finer * size, finer * size), order=1, mode="reflect",
                 preserve_range=True)
     face = Image.fromarray(face.round().astype(np.uint8))
-    return np.asarray(face.resize((size, size), Image.Resampling.BOX))
+    places = to_photo(np.stack(np.meshgrid(np.arange(size) + 0.5, np.arange(size) + 0.5), -1).reshape(-1, 2))
+    beyond = ((places < 0) | (places > image.size)).any(axis=1).mean()
+    return np.asarray(face.resize((size, size), Image.Resampling.BOX)), float(beyond)

@@ -1,14 +1,14 @@
 """A generator for other programs: a static Paddle model and an ONNX file, each checked against the network itself."""
 import contextlib
 import os
-import tempfile
-from pathlib import Path
+import shutil
 
 import numpy as np
 import paddle
 import paddle.nn as nn
 import paddle.nn.functional as F
 
+from files import check_own, claim, replace_folder, write_json
 from randomness import face_inputs
 from runtime import UserError
 from training.layers import ResizeConv2D
@@ -30,7 +30,9 @@ NOISE = {"normal": "np.random.default_rng(0).standard_normal((16, {}), dtype=np.
          "uniform": "2 * np.random.default_rng(0).random((16, {}), dtype=np.float32) - 1",
          "uniform01": "np.random.default_rng(0).random((16, {}), dtype=np.float32)"}
 LABELS = '''
-z = np.concatenate([z, np.tile(np.float32({values}), (16, 1))], axis=1)  # {names}: 1 or -1'''
+z = np.concatenate([z, np.tile(np.float32({values}), (16, 1))], axis=1)  # 1 or -1 for each attribute in labels.json'''
+WRITTEN = {"generator.json", "generator.pdmodel", "generator.pdiparams", "generator.pdiparams.info", "generator.onnx", "example.py",
+           "labels.json", "faces.png"}  # the last by example.py
 
 
 class Leaky(nn.Layer):
@@ -87,46 +89,64 @@ def export(generator, folder):
     """Writes a generator into `folder` as generator.json or .pdmodel (with .pdiparams), generator.onnx, and example.py.
 
     Both models take z, with the labels behind it, float32 [N, inputs], and give float32 [N, 3, size, size] in [-1, 1]. Returns
-    the largest difference of each from the network itself. Raises UserError where packages are missing, or a model differs.
+    the largest difference of each from the network itself. What an earlier export left in `folder` is replaced as a whole. Raises
+    UserError where packages are missing, a model differs, or `folder` holds anything else.
     """
     try:
         with quiet():
-            import onnxruntime
+            import onnxruntime  # noqa: F401
             import paddle2onnx  # noqa: F401  (which paddle.onnx.export calls)
     except (ImportError, ValueError) as error:  # a ValueError where it is made for another Paddle
         raise UserError(f"--export needs packages that do not work here ({str(error).splitlines()[0]}); type: "
                         "pip install -r requirements-export.txt, and with Paddle 2.6 then: pip install \"paddle2onnx<2\"") from None
+    folder = folder.resolve()
+    check_own(folder, "--export", WRITTEN, lambda folder: (folder / "generator.onnx").exists())
+    work = folder.with_name(f".writing-{folder.name}")
+    work.mkdir(parents=True, exist_ok=True)
+    with claim(work):
+        try:
+            for left in work.iterdir():  # by an export that was killed
+                left.unlink()
+            differences = write_models(generator, work)
+            (work / "example.py").write_text(example(generator), encoding="utf-8")
+            if generator.plan.labels:
+                write_json(work / "labels.json", list(generator.plan.labels))
+            replace_folder(work, folder)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+    return differences
+
+
+def write_models(generator, folder):
+    """Writes both models. Returns the largest difference of each from the network. Raises UserError where it is not small."""
+    import onnxruntime
+
     z = face_inputs(generator.plan, range(8))
     with paddle.no_grad():
         wanted = generator(paddle.to_tensor(z)).numpy()
-    network = plain(generator)
+    network, path = plain(generator), folder / "generator"
     spec = [paddle.static.InputSpec([None, z.shape[1]], "float32", "z")]
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"--export {folder}: is a file; name a folder")
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".writing-") as work:
-        path = Path(work) / "generator"
-        with quiet():
-            try:
-                paddle.onnx.export(network, str(path), input_spec=spec, opset_version=OPSET)
-            except SystemExit:
-                raise UserError("--export: paddle2onnx cannot convert this network; another version of it may do better",
-                                status=1) from None
-            paddle.jit.save(network, str(path), input_spec=spec)
-            static = paddle.jit.load(str(path))
-            static.eval()
-            drawn = {"static model": static(paddle.to_tensor(z)).numpy(),
-                     "ONNX": onnxruntime.InferenceSession(f"{path}.onnx").run(None, {"z": z})[0]}
-        differences = {name: float(np.abs(pictures - wanted).max()) for name, pictures in drawn.items()}
-        for name, difference in differences.items():
-            if not difference < CLOSE:
-                raise UserError(f"--export: the {name} draws other faces than the network (they differ by {difference:.2g}); "
-                                "nothing was written. Another version of Paddle or paddle2onnx may do better", status=1)
-        names = list(generator.plan.labels)
-        labels = LABELS.format(values=[1] * len(names), names=", ".join(names)) if names else ""
-        noise = NOISE[generator.plan.noise].format(generator.plan.z_dim)
-        example = EXAMPLE.format(noise=noise, labels=labels, size=generator.size)
-        (Path(work) / "example.py").write_text(example, encoding="utf-8")
-        for file in sorted(Path(work).glob("*.*")):
-            os.replace(file, folder / file.name)
+    with quiet():
+        try:
+            paddle.onnx.export(network, str(path), input_spec=spec, opset_version=OPSET)
+        except SystemExit:
+            raise UserError("--export: paddle2onnx cannot convert this network; another version of it may do better",
+                            status=1) from None
+        paddle.jit.save(network, str(path), input_spec=spec)
+        static = paddle.jit.load(str(path))
+        static.eval()
+        drawn = {"static model": static(paddle.to_tensor(z)).numpy(),
+                 "ONNX": onnxruntime.InferenceSession(f"{path}.onnx").run(None, {"z": z})[0]}
+    differences = {name: float(np.abs(pictures - wanted).max()) for name, pictures in drawn.items()}
+    for name, difference in differences.items():
+        if not difference < CLOSE:
+            raise UserError(f"--export: the {name} draws other faces than the network (they differ by {difference:.2g}); "
+                            "nothing was written. Another version of Paddle or paddle2onnx may do better", status=1)
     return differences
+
+
+def example(generator):
+    """A program that draws with generator.onnx. Names from a weights file have no place in it: they could be code."""
+    plan = generator.plan
+    labels = LABELS.format(values=[1] * len(plan.labels)) if plan.labels else ""
+    return EXAMPLE.format(noise=NOISE[plan.noise].format(plan.z_dim), labels=labels, size=generator.size)

@@ -7,7 +7,7 @@ import shutil
 from contextlib import contextmanager
 from pathlib import Path
 
-from runtime import UserError
+from runtime import UserError, printable
 
 try:
     import fcntl
@@ -59,6 +59,26 @@ def claim(folder):
         yield
     finally:
         os.close(descriptor)
+
+
+def sweep(*folders):
+    """Deletes what processes that died were writing in folders that this one has claimed."""
+    for folder in folders:
+        for unfinished in Path(folder).glob(".writing-*"):
+            unfinished.unlink(missing_ok=True)
+
+
+def check_own(folder, flag, names, is_ours):
+    """Raises UserError where a folder that is to be replaced holds anything but files of these `names` that `is_ours(folder)` says we made.
+
+    An empty folder will do, and none.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{flag} {folder}: is a file; name a folder")
+    found = {path.name.removeprefix(".writing-") for path in folder.iterdir()} if folder.exists() else set()
+    others = sorted(found - names)
+    if others or found and not is_ours(folder):
+        raise UserError(f"{flag} {folder}: holds other files ({printable((others or sorted(found))[0])}); name a folder of its own")
 
 
 def flush(path):

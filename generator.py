@@ -1,6 +1,6 @@
 """Draws new faces with trained weights. A seed is a face: the same seed and weights give the same face again.
 
-    python generator.py --n 16                  # the run in Output/, or the weights that come along → Generate/
+    python generator.py --n 16                  # your run, or the pretrained generator → Generate/
     python generator.py --seeds 7,20-29         # these faces, each the same as in any other call
     python generator.py --attr Smiling=1        # with weights that were trained with --conditional
     python generator.py --export model          # for other programs: a static Paddle model, ONNX, and an example
@@ -16,6 +16,7 @@ import figures
 from attributes import parse_wanted
 from checkpoint import describe_generator, find_generator, load_generator
 from export import export
+from files import claim, sweep
 from network import draw_faces
 from randomness import face_inputs
 from runtime import UserError
@@ -44,13 +45,13 @@ def main():
     parser = runtime.Parser(__doc__)
     add = parser.add_argument
     which = parser.add_mutually_exclusive_group()
-    which.add_argument("--n", type=runtime.number(int, 1), default=16, help="how many faces (default: 16)")
+    which.add_argument("--n", type=runtime.count, default=16, help="how many faces (default: 16)")
     which.add_argument("--seeds", type=runtime.seed_list, metavar="LIST", help="these faces, such as 0,4-6, instead of --n")
-    add("--seed", type=runtime.number(int, 0), help="the first of --n seeds in a row (default: 0)")
+    add("--seed", type=runtime.seed, help="the first of --n seeds in a row (default: 0)")
     add("--attr", default="", metavar="A=1,B=-1",
         help="faces with these attributes, of weights trained with --conditional; the others are left to chance")
     add("--weights", metavar="FILE",
-        help="what train.py saved (default: Output's best.safetensors or generator.safetensors, else those that come along)")
+        help="what train.py saved (default: the best of Output, or of the runs beside it, else the pretrained ones)")
     add("--out", type=Path, default=Path("Generate"), metavar="DIR", help="(default: Generate)")
     add("--export", type=Path, metavar="DIR", help="write the generator for other programs, instead of drawing")
     add("--batch", type=runtime.number(int, 1), default=100, help="faces at a time (default: 100); less takes less memory")
@@ -77,11 +78,14 @@ def main():
     first = options.seed or 0
     seeds = options.seeds or range(first, first + options.n)
     options.out.mkdir(parents=True, exist_ok=True)
-    in_grid = draw_and_save(generator, seeds, wanted, options.out, options.batch)
-    figures.save_picture(options.out / "grid.png", figures.grid(in_grid))
+    with claim(options.out):
+        sweep(options.out)
+        in_grid = draw_and_save(generator, seeds, wanted, options.out, options.batch)
+        figures.save_picture(options.out / "grid.png", figures.grid(in_grid))
     count = "" if len(in_grid) == len(seeds) else f" (the first {MOST_IN_GRID})"
-    print(f"{len(seeds)} faces: {options.out}/seed{seeds[0]:04d}.png …, together{count} in {options.out}/grid.png\n"
-          f"next: python contrast.py --weights {weights} shows them beside real ones")
+    show = "python contrast.py" if Path("imgs/faces.npy").exists() else "python contrast.py --walk 1,5,9"
+    chosen = f" --weights {options.weights}" if options.weights else ""
+    print(f"{len(seeds)} faces: {options.out}/seed{seeds[0]:04d}.png …, together{count} in {options.out}/grid.png\nnext: {show}{chosen}")
 
 
 if __name__ == "__main__":

@@ -1,121 +1,49 @@
-"""Photos as people have them: finding them in folders and .zip files, and making a face picture of each."""
+"""Photos as people have them: decoding whatever they are safely, and making a face picture of each."""
 import io
 import math
-import os
-import zipfile
-from pathlib import Path
-from typing import Callable, NamedTuple
+import threading
+from contextlib import contextmanager
+from typing import NamedTuple
 
 import numpy as np
 import simplejpeg
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from detection import MARGIN, cut_face, find_faces
-from runtime import UserError
 
-PICTURES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".jp2")
+FORMATS = ["JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "JPEG2000"]  # no others: EPS would start Ghostscript
 CELEBA_PROPORTION = 178 / 218
-SMALLEST = 8  # px; a picture with a shorter side shows no face
-MOST_BYTES = 256 * 2**20  # of one picture file
+MIN_SIDE = 8  # px; a picture with a shorter side shows no face
+MAX_PIXELS = Image.MAX_IMAGE_PIXELS  # of one picture, and of all that are being decoded at the same time
+MAX_SCANNED = 12 * MAX_PIXELS  # a JPEG's pixels times its scans, of which a progressive one has about ten
 
+try:
+    from PIL import AvifImagePlugin
 
-class Picture(NamedTuple):
-    """One picture of the input: its name within it, and a function that reads its bytes."""
+    FORMATS += ["AVIF"] * AvifImagePlugin.SUPPORTED
+except ImportError:  # Pillow before 11.3
+    pass
+try:
+    import pillow_heif
 
-    name: str
-    read: Callable[[], bytes]
-
-
-def list_pictures(paths, flag="--input"):
-    """Every picture in folders (searched recursively, by name) and .zip files (in their own order).
-
-    Raises UserError, which names `flag`, for any other path.
-    """
-    pictures = []
-    for path in map(Path, paths):
-        if path.is_dir():
-            pictures += pictures_in_folder(path)
-        elif zipfile.is_zipfile(path):
-            pictures += pictures_in_zip(path, flag)
-        elif path.exists():
-            raise UserError(f"{flag} {path}: neither a folder nor a readable .zip file")
-        else:
-            raise UserError(f"{flag} {path}: no such folder or .zip file")
-    return pictures
-
-
-def is_wanted(name):
-    """Whether a path within the input is a picture's and not hidden, nor one of macOS's shadows."""
-    return name.lower().endswith(PICTURES) and not any(
-        part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
-
-
-def pictures_in_folder(folder):
-    """Its pictures and those of its folders, sorted by name; pipes and the like are passed over."""
-    pictures = []
-    for place, folders, names in os.walk(folder):
-        folders.sort()
-        inside = Path(place).relative_to(folder).as_posix()
-        for file_name in sorted(names):
-            name = file_name if inside == "." else f"{inside}/{file_name}"
-            path = os.path.join(place, file_name)
-            if is_wanted(name) and os.path.isfile(path):
-                pictures.append(Picture(name, lambda path=path: read_file(path)))
-    return pictures
-
-
-def read_file(path):
-    """The bytes of a file. Raises ValueError where it is too large for a photo."""
-    check_length(os.path.getsize(path))
-    with open(path, "rb", buffering=0) as file:
-        return file.read()
-
-
-def check_length(length):
-    """Raises ValueError for more bytes than a photo has."""
-    if length > MOST_BYTES:
-        raise ValueError(f"larger than {MOST_BYTES >> 20} MiB")
-
-
-def pictures_in_zip(path, flag):
-    """Its pictures, in its own order; the file stays open for reading them. Raises UserError for a damaged one."""
-    try:
-        archive = zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, RuntimeError, UnicodeError) as error:  # RuntimeError: a version unknown to Python
-        raise UserError(f"{flag} {path}: a damaged or unusual .zip file ({error}); fetch or pack it again") from None
-    return [Picture(name, lambda entry=entry: read_entry(archive, entry))
-            for entry in archive.infolist() if not entry.is_dir() and is_wanted(name := entry_name(entry))]
-
-
-def entry_name(entry):
-    """A zip entry's name; where the archive does not say that it is UTF-8, it may be that all the same, or Chinese GBK."""
-    if not entry.flag_bits & 0x800:
-        for encoding in ("utf-8", "gbk"):
-            try:
-                return entry.filename.encode("cp437").decode(encoding)
-            except UnicodeError:
-                pass
-    return entry.filename
-
-
-def read_entry(archive, entry):
-    """The bytes of a zip entry. Raises ValueError where it is encrypted or too large for a photo."""
-    if entry.flag_bits & 0x1:
-        raise ValueError("encrypted in the .zip file")
-    check_length(entry.file_size)
-    return archive.read(entry)
+    pillow_heif.register_heif_opener()
+    FORMATS += ["HEIF"]
+except ImportError:
+    pass
 
 
 def to_rgb(image):
     """Any picture as 8-bit RGB: 16-bit grey scaled down, transparency on white."""
     if image.mode.startswith("I"):  # 16-bit grey; Pillow's own conversion would cut it off at 255
-        grey = np.asarray(image).astype(np.int64).clip(0, 65535) // 257
+        grey = np.asarray(image).clip(0, 65535) // 257
         return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
     if image.mode == "F":
         raise ValueError("its pixels are floating-point numbers")
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         image = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+        opaque = Image.new("RGB", image.size, "white")
+        opaque.paste(image, mask=image.getchannel("A"))
+        return opaque
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
@@ -161,92 +89,135 @@ def crop_face(image, filled, scale, size, crop):
     return np.frombuffer(image.resize((size, size), Image.Resampling.BILINEAR, box).tobytes(), np.uint8).reshape(size, size, 3)
 
 
-def cut_faces(data, size, crop):
-    """The bytes of a picture file → its faces, a list of uint8 [size, size, 3], and why others were left out, a list of texts.
+class Budget:
+    """A number of pixels that all threads share."""
 
-    There is one face, or with --crop face as many as are found. Raises an exception that says what is wrong with the file.
+    def __init__(self, pixels):
+        self.free, self.changed = pixels, threading.Condition()
+
+    @contextmanager
+    def taking(self, pixels):
+        """Waits until so many are free; inside the block they are taken."""
+        with self.changed:
+            self.changed.wait_for(lambda: self.free >= pixels)
+            self.free -= pixels
+        try:
+            yield
+        finally:
+            with self.changed:
+                self.free += pixels
+                self.changed.notify_all()
+
+
+DECODING = Budget(MAX_PIXELS)
+
+
+def cut_faces(data, size, crop):
+    """The bytes of a picture file → its faces, and why others were left out. There is one, or with --crop face as many as are found.
+
+    Returns a list of faces, uint8 [size, size, 3], a list of the share of each that lies beyond the picture's edges and was filled
+    from within, and a list of texts. Raises an exception that says what is wrong with the file.
     """
     if crop.kind != "face":
-        return [decode(data, size, crop)], []
-    image, _, _ = open_picture(data)
-    faces, reasons = [], []
-    for points in find_faces(image):
-        try:
-            faces.append(cut_face(image, points, size, crop.margin))
-        except ValueError as error:
-            reasons.append(str(error))
-    return faces, reasons if faces or reasons else ["no face found"]
+        return [decode(data, size, crop)], [0], []
+    with decoded(data) as (image, _, _):
+        faces, shares, reasons = [], [], []
+        for points in find_faces(image):
+            try:
+                face, share = cut_face(image, points, size, crop.margin)
+                faces.append(face)
+                shares.append(share)
+            except ValueError as error:
+                reasons.append(str(error))
+    return faces, shares, reasons if faces or reasons else ["no face found"]
 
 
 def decode(data, size, crop):
     """The bytes of a picture file → a face, uint8 [size, size, 3]. Raises an exception that says what is wrong with them."""
     # A quarter larger than the face will be, the face is within 44 dB of one from the picture decoded whole; saving it as JPEG
     # once more would cost ten times as much.
-    return crop_face(*open_picture(data, math.ceil(1.25 * size), crop.box), size, crop)
+    with decoded(data, math.ceil(1.25 * size), crop.box) as picture:
+        return crop_face(*picture, size, crop)
 
 
-def open_picture(data, wanted=None, box=None):
-    """The bytes of a picture file → (an upright RGB picture, the width and height that it fills, px of the file a px of it).
+@contextmanager
+def decoded(data, wanted=None, box=None):
+    """Yields what the bytes of a picture file show: an upright RGB picture, the width and height that it fills, px of the file a px of it.
 
-    A JPEG may be decoded smaller, so that the shorter side, or `box` px of the file, has at least `wanted` px.
+    A JPEG may be decoded smaller, so that the shorter side, or `box` px of the file, has at least `wanted` px. No more than
+    MAX_PIXELS are decoded at once, in all threads together.
     """
     if not data:
         raise ValueError("empty file")
     if data.startswith(b"\xff\xd8"):
-        return decode_jpeg(data, wanted, box)
-    image = Image.open(io.BytesIO(data))
+        with decoded_jpeg(data, wanted, box) as picture:
+            yield picture
+        return
+    if data[4:8] == b"ftyp":
+        kind, package = ("AVIF", "pillow>=11.3") if data[8:11] == b"avi" else ("HEIF", "pillow-heif")
+        if kind not in FORMATS:
+            raise ValueError(f"{kind}, which is not read here; type: pip install -U \"{package}\"")
+    image = Image.open(io.BytesIO(data), formats=FORMATS)
     check_size(*image.size)
-    image = to_rgb(ImageOps.exif_transpose(image))
-    return image, image.size, 1
+    with DECODING.taking(image.width * image.height):
+        ImageOps.exif_transpose(image, in_place=True)
+        image = to_rgb(image)
+        yield image, image.size, 1
 
 
 def check_size(width, height):
     """Raises ValueError for a picture that is too small to show a face or too large to be decoded safely."""
-    if min(width, height) < SMALLEST:
+    if min(width, height) < MIN_SIDE:
         raise ValueError(f"only {width}×{height} px")
-    if width * height > Image.MAX_IMAGE_PIXELS:
-        raise ValueError(f"{width}×{height} px; more than {Image.MAX_IMAGE_PIXELS:,} in all are not safe to decode")
+    if width * height > MAX_PIXELS:
+        raise ValueError(f"{width}×{height} px; more than {MAX_PIXELS:,} in all are not safe to decode")
 
 
-def decode_jpeg(data, wanted, box):
-    """`open_picture` for a JPEG, which is decoded at 1/8, 1/4, 1/2 or whole.
+@contextmanager
+def decoded_jpeg(data, wanted, box):
+    """`decoded` for a JPEG, which is decoded at 1/8, 1/4, 1/2 or whole.
 
     Unlike Pillow, simplejpeg needs Python's lock for none of this, so that threads do not wait for each other, and it tells
     damaged data, of which Pillow shows what there is. Raises ValueError.
     """
     height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
     check_size(width, height)
-    if colours in ("CMYK", "YCCK"):  # simplejpeg only checks these; Pillow knows their ways
-        simplejpeg.decode_jpeg(data, "CMYK", min_height=1, min_width=1)
-        image = to_rgb(ImageOps.exif_transpose(Image.open(io.BytesIO(data))))
-        return image, image.size, 1
+    has_metadata, scans = look_into_jpeg(data)
+    if scans * width * height > MAX_SCANNED:
+        raise ValueError(f"{width}×{height} px in {scans} scans take too long to decode")
+    unusual = colours in ("CMYK", "YCCK")
     side = min(width, height, box or math.inf)
-    scale = next((scale for scale in (8, 4, 2) if wanted and side >= scale * wanted), 1)
-    pixels = simplejpeg.decode_jpeg(data, "RGB", min_height=math.ceil(height / scale), min_width=math.ceil(width / scale))
-    image, filled = Image.fromarray(pixels), (width / scale, height / scale)
-    if has_metadata(data):
-        image.info = Image.open(io.BytesIO(data)).info
-        upright = ImageOps.exif_transpose(image)
-        if upright.size != image.size:
-            filled = filled[::-1]
-        image = upright
-    return image, filled, scale
+    scale = next((scale for scale in (8, 4, 2) if wanted and side >= scale * wanted and not unusual), 1)
+    with DECODING.taking(width * height // (scale ** 2 if scans == 1 else 1)):  # with several scans all of it is kept
+        if unusual:  # simplejpeg only checks these; Pillow knows their ways
+            simplejpeg.decode_jpeg(data, "CMYK", min_height=1, min_width=1)
+            image = to_rgb(ImageOps.exif_transpose(Image.open(io.BytesIO(data), formats=FORMATS)))
+            yield image, image.size, 1
+            return
+        pixels = simplejpeg.decode_jpeg(data, "RGB", min_height=math.ceil(height / scale), min_width=math.ceil(width / scale))
+        image, filled = Image.fromarray(pixels), (width / scale, height / scale)
+        if has_metadata:
+            image.info = Image.open(io.BytesIO(data), formats=FORMATS).info
+            upright = ImageOps.exif_transpose(image)
+            if upright.size != image.size:
+                filled = filled[::-1]
+            image = upright
+        yield image, filled, scale
 
 
-def has_metadata(data):
-    """Whether a JPEG has an APP1 segment, which is where EXIF and XMP say how the camera was held."""
-    at = 2
-    while data[at:at + 1] == b"\xff" and data[at + 1] != 0xDA:  # until the scan begins
-        if data[at + 1] == 0xE1:
-            return True
+def look_into_jpeg(data):
+    """Whether a JPEG has an APP1 segment, where EXIF and XMP say how the camera was held, and how many scans it has."""
+    at, has_metadata = 2, False
+    while data[at:at + 1] == b"\xff" and data[at + 1:at + 2] != b"\xda":  # until the first scan
+        has_metadata |= data[at + 1:at + 2] == b"\xe1"
         at += 2 + int.from_bytes(data[at + 2:at + 4], "big")
-    return False
+    return has_metadata, data.count(b"\xff\xda", at)
 
 
 def reason(error):
     """Why a picture was skipped, in words."""
     if isinstance(error, UnidentifiedImageError):
-        return "not a picture, or cut short"
+        return "not a picture that can be read, or cut short"
     if isinstance(error, Image.DecompressionBombError):
-        return f"more pixels than the {Image.MAX_IMAGE_PIXELS:,} that are safe to decode"
+        return f"more pixels than the {MAX_PIXELS:,} that are safe to decode"
     return f"{error}" or type(error).__name__

@@ -11,11 +11,14 @@ import runtime  # noqa: I001  (first, as in every script)
 
 import hashlib
 import io
+import json
 import shutil
+import threading
 import warnings
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -23,13 +26,16 @@ from tqdm import tqdm
 
 import figures
 from attributes import read_list
-from detection import MARGIN, load_detector
+from detection import CELEBA_MARGIN, MARGIN, load_detector
 from download import digest_of, fetch
-from files import claim, flush, replace_folder, write_json
-from photos import PICTURES, Crop, Picture, cut_faces, list_pictures, reason
-from runtime import UserError
+from files import check_own, claim, flush, replace_folder, write_json
+from intake.sources import PICTURES, Picture, list_pictures
+from photos import Crop, cut_faces, reason
+from runtime import UserError, printable
 
 MADE_HERE = {"faces.npy", "labels.npy", "manifest.json", "preview.png"}
+UNFINISHED = {"unfinished": True}  # the manifest until all is written
+BUILTIN = "skimage.data.lfw_subset()"
 CELEBA = "img_align_celeba"
 CELEBA_URL = ("https://drive.usercontent.google.com/download?id=0B7EVK8r0v71pZjFTYXZWM3FlRnM&export=download&confirm=t"
               "&resourcekey=0-dYn9z10tMJOBAkviAcfdyQ")  # as its page names it; never tried for want of a network
@@ -68,32 +74,48 @@ def builtin_pictures():
     return [Picture(f"lfw_subset/{i:03d}.png", lambda face=face: as_png(face)) for i, face in enumerate(lfw_subset()[:100])]
 
 
-def decode_chunk(pictures, size, crop):
-    """Several pictures → (names of their faces, the faces uint8 [kept, size, size, 3], skipped as [{name, reason}])."""
-    names, faces, skipped = [], [], []
-    for picture in pictures:
-        try:
-            found, left_out = cut_faces(picture.read(), size, crop)
-            faces += found
-            skipped += [{"name": picture.name, "reason": why} for why in left_out]
-            names += [picture.name] if crop.kind != "face" else [f"{picture.name}#{i}" for i in range(1, len(found) + 1)]
-        except (MemoryError, UserError):
-            raise
-        except Exception as error:  # whatever a broken file makes a decoder say
-            skipped.append({"name": picture.name, "reason": reason(error)})
-    return names, np.array(faces, np.uint8).reshape(-1, size, size, 3), skipped
+class Cut(NamedTuple):
+    """What came of one picture: a digest of its file, its faces (uint8 [size, size, 3] each), how much of each was filled, and why
+    nothing or less came of it."""
+
+    picture: str
+    digest: bytes
+    faces: list
+    filled: list
+    reasons: list
+
+
+def cut_picture(picture, size, crop):
+    """Reads, decodes and cuts one picture; whatever is wrong with it becomes a reason."""
+    digest = b""
+    try:
+        data = picture.read()
+        digest = hashlib.blake2b(data, digest_size=16).digest()
+        return Cut(picture.name, digest, *cut_faces(data, size, crop))
+    except (MemoryError, UserError):
+        raise
+    except Exception as error:  # whatever a broken file makes a decoder say
+        return Cut(picture.name, digest, [], [], [reason(error)])
 
 
 def decode_all(pictures, size, crop, workers):
-    """Yields what `decode_chunk` returns, for CHUNK pictures at a time, in input order, decoding on several threads."""
-    coming = deque()
-    with ThreadPoolExecutor(workers) as threads:
+    """Yields lists of `Cut`, for CHUNK pictures at a time, in input order, decoding on several threads."""
+    coming, stopped = deque(), threading.Event()
+
+    def cut(some):
+        return [cut_picture(picture, size, crop) for picture in some if not stopped.is_set()]
+
+    threads = ThreadPoolExecutor(workers)
+    try:
         for start in range(0, len(pictures), CHUNK):
-            coming.append(threads.submit(decode_chunk, pictures[start:start + CHUNK], size, crop))
+            coming.append(threads.submit(cut, pictures[start:start + CHUNK]))
             if len(coming) > 2 * workers:  # enough to keep every thread busy; more would only fill the memory
                 yield coming.popleft().result()
         while coming:
             yield coming.popleft().result()
+    finally:  # also at Ctrl-C
+        stopped.set()
+        threads.shutdown(cancel_futures=True)
 
 
 def npy_header(count, size):
@@ -103,24 +125,41 @@ def npy_header(count, size):
     return file.getvalue()
 
 
-def write_faces(path, chunks, pictures, size):
-    """Writes the faces of `chunks` (see `decode_chunk`), of so many `pictures`, as one .npy file. Returns (names kept, skipped).
+class Packed(NamedTuple):
+    """What was packed: names of the faces kept, pictures skipped as [{name, reason}], the faces' digest, how many were filled."""
 
-    A chunk leaves the memory when the next one comes, however many there are. They are written one after the other:
-    writing into a mapping of the file would take longer (a page fault every 4 KB), and crash where the disk is full.
+    names: list
+    skipped: list
+    digest: str
+    filled: int
+
+
+def write_faces(path, chunks, pictures, size, many):
+    """Writes the faces of `chunks` (lists of `Cut`), of so many `pictures`, as one .npy file: uint8 [N, size, size, 3].
+
+    Of pictures whose files are equal the first counts. With `many` a picture may have several faces, and they are numbered. A
+    chunk leaves the memory when the next one comes, however many there are. They are written one after the other: writing into
+    a mapping of the file would take longer (a page fault every 4 KB), and crash where the disk is full.
     """
-    kept, skipped = [], []
+    names, skipped, first, digest, filled = [], [], {}, hashlib.blake2b(digest_size=16), 0
     with open(path, "wb") as file, tqdm(total=pictures, unit="picture", disable=None) as bar:
         file.write(npy_header(0, size))
-        for names, faces, bad in chunks:
-            file.write(faces)
-            kept += names
-            skipped += bad
-            bar.update(min(CHUNK, pictures - bar.n))
+        for chunk in chunks:
+            for cut in chunk:
+                if cut.faces and first.setdefault(cut.digest, cut.picture) is not cut.picture:
+                    skipped.append({"name": cut.picture, "reason": f"the same file as {first[cut.digest]}"})
+                    continue
+                names += [f"{cut.picture}#{i}" for i in range(1, len(cut.faces) + 1)] if many else [cut.picture] * len(cut.faces)
+                skipped += [{"name": cut.picture, "reason": why} for why in cut.reasons]
+                filled += sum(share > 0 for share in cut.filled)
+                for face in cut.faces:
+                    file.write(face)
+                    digest.update(face)
+            bar.update(len(chunk))
         file.seek(0)
-        file.write(npy_header(len(kept), size))
+        file.write(npy_header(len(names), size))
     flush(path)
-    return kept, skipped
+    return Packed(names, skipped, digest.hexdigest(), filled)
 
 
 def is_held_out(name, share):
@@ -145,18 +184,19 @@ def with_labels(pictures, path):
     known = [picture for picture in pictures if labels[picture.name] is not None]
     missing = [{"name": name, "reason": f"not in {path}"} for name, row in labels.items() if row is None]
     if not known:
-        raise UserError(f"--attributes {path}: names none of the pictures (the first of which is {pictures[0].name})")
+        raise UserError(f"--attributes {path}: names none of the pictures (the first of which is {printable(pictures[0].name)})")
     return attributes, known, labels, missing
 
 
-def check_out(out):
-    """Raises UserError when `out` holds anything that this script did not make and would have to delete."""
-    if out.exists() and not out.is_dir():
-        raise UserError(f"--out {out}: is a file; name a folder")
-    names = {path.name.removeprefix(".writing-") for path in out.iterdir()} if out.exists() else set()
-    others = sorted(names - MADE_HERE)
-    if others:
-        raise UserError(f"--out {out}: holds other files ({others[0]}); name a folder of its own")
+def is_packed(folder):
+    """Whether pretreat.py made what a folder holds, or began to: a file that is named like ours may be somebody else's."""
+    if {path.name for path in folder.iterdir()} <= {".writing-manifest.json"}:
+        return True
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8", errors="surrogateescape"))
+        return UNFINISHED.keys() <= manifest.keys() or {"names", "held_out"} <= manifest.keys()
+    except (OSError, ValueError, AttributeError):
+        return False
 
 
 def pack(pictures, sources, partial, options):
@@ -168,17 +208,19 @@ def pack(pictures, sources, partial, options):
     if options.attributes:
         attributes, pictures, labels, missing = with_labels(pictures, options.attributes)
     chunks = decode_all(pictures, options.size, options.crop, options.workers)
-    names, skipped = write_faces(partial / "faces.npy", chunks, len(pictures), options.size)
+    packed = write_faces(partial / "faces.npy", chunks, len(pictures), options.size, options.crop.kind == "face")
+    names, skipped = packed.names, missing + packed.skipped
     if not names:
-        raise UserError(f"none of the {given} pictures could be used; the first: {skipped[0]['name']}: {skipped[0]['reason']}")
+        raise UserError(f"none of the {given} pictures could be used; the first: {printable(skipped[0]['name'])}: "
+                        f"{printable(skipped[0]['reason'])}")
     if attributes:
         np.save(partial / "labels.npy", np.stack([labels[name] for name in names]))
-    manifest = {"sources": sources, "crop": str(options.crop), "size": options.size, "count": len(names),
-                "holdout": options.holdout, "attributes": attributes, "skipped": missing + skipped,
+    faces = np.load(partial / "faces.npy", mmap_mode="r")
+    figures.save_picture(partial / "preview.png", figures.grid(faces[figures.evenly(len(names))], columns=10))
+    manifest = {"sources": sources, "crop": str(options.crop), "size": options.size, "count": len(names), "digest": packed.digest,
+                "filled": packed.filled, "holdout": options.holdout, "attributes": attributes, "skipped": skipped,
                 "held_out": held_out_rows(names, options), "names": names}
     write_json(partial / "manifest.json", manifest)
-    packed = np.load(partial / "faces.npy", mmap_mode="r")
-    figures.save_picture(partial / "preview.png", figures.grid(packed[figures.evenly(len(names))], columns=10))
     return manifest
 
 
@@ -196,7 +238,8 @@ def read_options():
              "(default: auto)")
     add("--box", type=runtime.number(int, 8), metavar="PX", help="with --crop center, the square of so many px of the photo")
     add("--margin", type=runtime.number(int, 0, 24), metavar="PX",
-        help=f"with --crop face, the room on either side of it, in px of 64 (default: {MARGIN}, as in CelebA's pictures)")
+        help=f"with --crop face, the room on either side of it, in px of 64 (default: {MARGIN}; {CELEBA_MARGIN}: as in "
+             "CelebA's pictures)")
     add("--attributes", metavar="FILE", help="CelebA's list_attr_celeba.txt, or a list like it: pack these labels along")
     add("--limit", type=runtime.number(int, 1), metavar="N", help="take the first N pictures only")
     add("--workers", type=runtime.number(int, 1, 256), default=runtime.usable_cpus(), metavar="N",
@@ -219,40 +262,51 @@ def read_options():
     return options
 
 
+def next_command(out):
+    """What to type after packing: a run of its own for faces in a folder of their own."""
+    name = out.name.removeprefix("imgs").strip("-_. ")
+    return "python train.py" + ("" if str(out) == "imgs" else f" --data {out} --out Output-{name or 'new'}")
+
+
 def main():
     """The command: reads its options, finds the pictures, packs them, and puts the result in its place."""
     options = read_options()
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # such a picture is skipped, and listed
-    check_out(options.out)
+    check_own(options.out, "--out", MADE_HERE, is_packed)
     if options.download:
         options.input = [download_celeba(options.url or CELEBA_URL)]
     sources = [str(path) for path in options.input or find_input()]
     if sources:
         pictures = list_pictures(sources)
-        print(f"input: {', '.join(sources)}")
+        print(f"input: {printable(', '.join(sources))}")
     else:
-        sources, pictures = ["skimage.data.lfw_subset()"], builtin_pictures()
+        sources, pictures = [BUILTIN], builtin_pictures()
         print("no photos: neither --input nor a folder or .zip named img_align_celeba was found; taking the 100 small "
               "grey faces that ship with scikit-image, enough to see that everything works")
     if not pictures:
         raise UserError(f"no pictures in {', '.join(sources)} ({', '.join(PICTURES)} are looked for)")
     pictures = pictures[:options.limit]
-    print(f"{len(pictures)} pictures → {options.size}×{options.size} px in {options.out}, {options.workers} threads")
+    print(f"{len(pictures):,} pictures → {options.size}×{options.size} px in {options.out}, {options.workers} threads")
 
     out = options.out.resolve()
     partial = out.with_name(out.name + ".partial")
-    check_out(partial)  # it may be there, left by a run that was killed
+    check_own(partial, "--out", MADE_HERE, is_packed)  # it may be there, left by a run that was killed
     partial.mkdir(parents=True, exist_ok=True)
     with claim(partial):
         try:
+            for left in partial.iterdir():
+                left.unlink()
+            write_json(partial / "manifest.json", UNFINISHED)
             manifest = pack(pictures, sources, partial, options)
-            check_out(out)  # hours may have gone by
+            check_own(out, "--out", MADE_HERE, is_packed)  # hours may have gone by
             replace_folder(partial, out)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
-    print(f"kept {manifest['count']:,}, skipped {len(manifest['skipped']):,}: see {options.out}/manifest.json\n"
-          f"look at {options.out}/preview.png, then: python train.py" + (
-              f" --data {options.out}" if str(options.out) != "imgs" else ""))
+    print(f"kept {manifest['count']:,}, skipped {len(manifest['skipped']):,}: see {options.out}/manifest.json")
+    if manifest["filled"]:
+        print(f"{manifest['filled']:,} faces reach beyond their photo's edges and were filled by reflection; a smaller --margin "
+              f"than {options.crop.margin} leaves fewer")
+    print(f"look at {options.out}/preview.png, then: {next_command(options.out)}")
 
 
 if __name__ == "__main__":

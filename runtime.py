@@ -17,6 +17,16 @@ from pathlib import Path
 import psutil
 
 
+def end_at_once(*_):
+    """Ctrl-C while a command still imports its libraries: nothing is to be saved, and a traceback would tell nobody anything."""
+    os.write(2, f"{Path(sys.argv[0]).name}: interrupted\n".encode())
+    os._exit(130)
+
+
+if Path(getattr(sys.modules["__main__"], "__file__", None) or "").resolve().parent == Path(__file__).resolve().parent:  # not in tests
+    signal.signal(signal.SIGINT, end_at_once)
+
+
 class UserError(Exception):
     """Something that one sentence explains to the user.
 
@@ -39,12 +49,9 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{message}; --help lists the options")
 
 
-def number(kind, minimum, maximum=float("inf"), below=float("inf")):
+def number(kind, minimum, maximum=10**9, below=float("inf")):
     """An argparse type: an `int` or `float` in [minimum, maximum] and smaller than `below`."""
     wanted = "a whole number" if kind is int else "a number"
-    limits = f" of at least {minimum}"
-    limits += f" and at most {maximum}" if maximum < float("inf") else ""
-    limits += f" and below {below}" if below < float("inf") else ""
 
     def parse(text):
         try:
@@ -52,13 +59,18 @@ def number(kind, minimum, maximum=float("inf"), below=float("inf")):
         except ValueError:
             value = float("nan")
         if not (minimum <= value <= maximum and value < below):
-            raise argparse.ArgumentTypeError(f"expected {wanted}{limits}, not {text!r}")
+            limits = f" of at least {minimum}"
+            limits += f" and at most {maximum}" if maximum < 10**9 or value > maximum else ""
+            limits += f" and below {below}" if below < float("inf") else ""
+            raise argparse.ArgumentTypeError(f"expected {wanted}{limits}, not {text[:40]!r}")
         return value
 
     return parse
 
 
+MAX_FACES = 1_000_000  # that one command draws
 seed = number(int, 0, 2**63 - 1)
+count = number(int, 1, MAX_FACES)
 
 
 def printable(text):
@@ -68,6 +80,8 @@ def printable(text):
 
 def run_command(main):
     """Runs `main()` and ends the process: status 0, or one line on stderr and a status that is not 0."""
+    if signal.getsignal(signal.SIGINT) is end_at_once:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     name = Path(sys.argv[0]).name
     for stream in (sys.stdout, sys.stderr):  # a file name that the terminal cannot show must not stop the work
         stream.reconfigure(errors="backslashreplace", line_buffering=True)  # and a log file must not lag behind
@@ -84,7 +98,7 @@ def run_command(main):
         if not is_out_of_memory(error):
             raise
         sentence, status = "out of memory: try a smaller --batch or --channels (with pretreat.py, fewer --workers)", 1
-    print(f"{name}: {sentence}", file=sys.stderr)
+    print(f"{name}: {printable(sentence)}", file=sys.stderr)
     sys.exit(status)
 
 
@@ -201,17 +215,17 @@ def keep_freed_memory():
 
 
 def seed_list(text):
-    """An argparse type: "0,4-6" → [0, 4, 5, 6], of whole numbers."""
+    """An argparse type: "0,4-6" → [0, 4, 5, 6], of whole numbers, MAX_FACES at most."""
     seeds = []
     try:
         for part in text.split(","):
             first, _, last = part.partition("-")
-            first, last = int(first), int(last or first)
-            if last < first:
+            first, last = seed(first), seed(last or first)
+            if last < first or last - first >= MAX_FACES - len(seeds):
                 raise ValueError
             seeds += range(first, last + 1)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"expected seeds like 0,4-6, not {text!r}") from None
+    except (ValueError, argparse.ArgumentTypeError):
+        raise argparse.ArgumentTypeError(f"expected seeds like 0,4-6, {MAX_FACES:,} at most, not {text[:40]!r}") from None
     return seeds
 
 
@@ -239,10 +253,11 @@ def gpu_trouble():
     return None
 
 
-def choose_device(name):
-    """Makes `name` (auto, cpu or gpu) Paddle's device and returns it as cpu or gpu; `auto` says what it took.
+def choose_device(name, aloud=False):
+    """Makes `name` (auto, cpu or gpu) Paddle's device and returns it as cpu or gpu.
 
-    Raises UserError where a GPU is asked for and Paddle cannot use one.
+    Says which it is when it is to be said `aloud`, and always where a Paddle that is made for GPUs finds none. Raises UserError
+    where a GPU is asked for and Paddle cannot use one.
     """
     import paddle
 
@@ -253,14 +268,18 @@ def choose_device(name):
     device = "cpu" if name == "cpu" or trouble else "gpu"
     paddle.set_device(device)
     if device == "gpu":
-        print(f"device: {paddle.device.cuda.get_device_name()}")
+        said = f"device: {paddle.device.cuda.get_device_name()}"
     else:
         keep_freed_memory()
         from training import onednn
 
-        why = f" (no usable GPU: {trouble})" if trouble else ""
+        expected = trouble and paddle.is_compiled_with_cuda()
+        aloud = aloud or expected
+        why = f" (no usable GPU: {trouble})" if expected else ""
         slow = "" if onednn.usable() else f", with Paddle's own layers, which are slow ({onednn.library()})"
-        print(f"device: cpu, {os.environ.get('MKL_NUM_THREADS', '?')} threads{why}{slow}")
+        said = f"device: cpu, {os.environ.get('MKL_NUM_THREADS', '?')} threads{why}{slow}"
+    if aloud:
+        print(said)
     return device
 
 

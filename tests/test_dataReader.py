@@ -1,3 +1,4 @@
+import io
 import itertools
 import json
 import sys
@@ -99,11 +100,76 @@ def test_what_is_no_data_set_gets_a_sentence(numbered, tmp_path, command):
     assert command(dataReader, "--data", numbered).status == 2
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"size": 4, "crop": "auto", "sources": [], "names": [], "held_out": []}'])
-def test_a_damaged_manifest_gets_a_sentence(numbered, command, content):
-    (numbered / "manifest.json").write_text(content)
-    result = command(dataReader, "--data", numbered)
-    assert result.status == 2 and "manifest.json: damaged" in result.err and "pretreat.py" in result.err
+def strange_manifests():
+    good = {"size": 4, "crop": "auto", "sources": ["a"], "names": [f"{i}.png" for i in range(20)], "held_out": [3, 11]}
+    yield from (b"", b"{", b"[]", b"null", b"1", b"\xff\xfe\x00", b"[" * 5000, b'{"size": NaN}', b"{}")
+    for key, values in {"size": ("64", -1, 0, 10**9, 1.5, None, []), "crop": (None, 1, ["auto"], "a" * 5000),
+                        "sources": (None, "a", [None], [1], {"a": 1}), "names": (None, "a" * 20, [1] * 20, ["a"] * 19, {}),
+                        "held_out": (None, [-1], [20], [1.5], ["3"], [10**30], 3, [None]), "digest": (1, None, ["a"]),
+                        "attributes": (None, "Smiling", [""], ["a\nimport os"], ["\x1b[2J"], [1], ["a" * 50], ["$x^$"], [["a"]])}.items():
+        for value in values:
+            yield json.dumps({**good, key: value}).encode()
+        if key not in ("attributes", "digest"):
+            yield json.dumps({name: good[name] for name in good if name != key}).encode()
+
+
+def npy(**changes):
+    header = {"descr": "|u1", "fortran_order": False, "shape": (20, 4, 4, 3), **changes}
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(file, header)
+    return file.getvalue() + bytes(960)
+
+
+def strange_faces():
+    good = npy()
+    yield from (b"", good[:50], good[:-1], b"PK\x03\x04", good.replace(b"\x01\x00", b"\x03\x00", 1))
+    for shape in ((20, 4, 4), (20, 4, 5, 3), (20, 4, 4, 1), (2**40, 4, 4, 3), (2**70, 4, 4, 3), (-20, 4, 4, 3), (20, 0, 0, 3), (25, 4, 4, 3)):
+        yield npy(shape=shape)
+    for kind in ("<f4", "|O", "|b1", "<u2"):
+        yield npy(descr=kind)
+    for text in (b"__import__('os')", b"{'descr': |u1'", b"'" * 40, b"(" * 90, b"0" * 90, b"{'shape': 1L,", b"\x00" * 20):
+        yield good[:10] + text + good[10 + len(text):]
+
+
+def test_strange_data_sets_get_a_sentence(numbered):
+    cases = [("manifest.json", content) for content in strange_manifests()] + [("faces.npy", content) for content in strange_faces()]
+    labels = [np.ones((20, 2), np.int8), np.ones((19, 1), np.int8), np.ones((20, 1), np.int64), np.array([["a"]] * 20, object)]
+    cases += [("labels.npy", content) for content in (b"", b"junk", *map(saved, labels))]
+    good = {path.name: path.read_bytes() for path in numbered.iterdir()}
+    assert len(cases) >= 75
+    wrong = []
+    for name, content in cases:
+        for path, before in good.items():
+            (numbered / path).write_bytes(before)
+        if name == "labels.npy":
+            (numbered / "manifest.json").write_text(json.dumps({**json.loads(good["manifest.json"]), "attributes": ["Smiling"]}))
+        (numbered / name).write_bytes(content)
+        try:
+            DataReader(numbered, 5, conditional="Smiling" if name == "labels.npy" else "")
+            wrong.append((content[:200], "loaded"))
+        except UserError as error:
+            if name not in str(error) or "pretreat.py" not in str(error):
+                wrong.append((content[:200], str(error)))
+    assert not wrong
+
+
+def saved(array):
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
+def test_the_fingerprint_covers_names_and_pixels(numbered):
+    """A set that was packed before there was a digest of the pixels keeps the fingerprint that runs were saved with."""
+    before = DataReader(numbered, 5).fingerprint()
+    assert before == "2f47e0f5a0dfdce0"
+    facts = json.loads((numbered / "manifest.json").read_text())
+
+    def fingerprint(**changes):
+        (numbered / "manifest.json").write_text(json.dumps({**facts, **changes}))
+        return DataReader(numbered, 5).fingerprint()
+
+    assert len({before, fingerprint(digest="aa"), fingerprint(digest="bb"), fingerprint(held_out=[3])}) == 4
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the memory of a mapping is given back on Linux")

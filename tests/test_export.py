@@ -1,5 +1,7 @@
 """A generator written for other programs."""
 import builtins
+import json
+import os
 import subprocess
 import sys
 
@@ -62,7 +64,36 @@ def test_a_model_that_draws_something_else_is_not_written(tmp_path, command, mon
 
     monkeypatch.setattr(export, "plain", changed)
     result = command(generator, "--weights", saved(PLANS[0], tmp_path / "weights.safetensors"), "--export", tmp_path / "model")
-    assert result.status == 1 and "draws other faces" in result.err and not list((tmp_path / "model").iterdir())
+    assert result.status == 1 and "draws other faces" in result.err and os.listdir(tmp_path) == ["weights.safetensors"]
+
+
+def test_an_export_replaces_an_earlier_one_as_a_whole_and_nothing_else(tmp_path, command, monkeypatch):
+    needs_converter()
+    plain, labelled = (saved(plan, tmp_path / f"{plan.size}.safetensors") for plan in PLANS[:2])
+
+    def run(weights):
+        return command(generator, "--weights", weights, "--export", tmp_path / "model")
+
+    assert run(labelled).status == 0 and json.loads((tmp_path / "model" / "labels.json").read_text()) == ["Smiling", "Male"]
+    before = {path.name: path.read_bytes() for path in (tmp_path / "model").iterdir()}
+
+    def die(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(export, "replace_folder", die)
+        assert run(plain).status == 130
+    assert {path.name: path.read_bytes() for path in (tmp_path / "model").iterdir()} == before
+    assert run(plain).status == 0 and not (tmp_path / "model" / "labels.json").exists()
+    (tmp_path / "model" / "diary.txt").touch()
+    result = run(labelled)
+    assert result.status == 2 and "diary.txt" in result.err and (tmp_path / "model" / "diary.txt").exists()
+
+
+def test_names_of_attributes_are_not_written_into_the_example(tmp_path):
+    made = build_generator(PLANS[1]._replace(labels={"Smiling": [1]}))
+    made.plan = made.plan._replace(labels={"x\nimport os  # ": [1]})  # which no weights file may say, see test_checkpoint.py
+    assert "import os" not in export.example(made) and "labels.json" in export.example(made)
 
 
 def test_packages_that_are_not_installed(tmp_path, command, monkeypatch):

@@ -18,6 +18,7 @@ import figures
 import files
 import photos
 import pretreat
+from intake import sources
 
 ROOT = Path(pretreat.__file__).parent
 
@@ -155,8 +156,8 @@ def test_what_cannot_be_read_is_listed_and_the_rest_is_kept(tmp_path, command):
     (photos / "人脸 'a' \"b\"").mkdir(parents=True)
     (photos / "__MACOSX").mkdir()
     good = ["人脸 'a' \"b\"/笑 1.JPG", "one.jpeg", "two.png"]
-    for name in good + ["__MACOSX/one.jpeg", ".hidden.png"]:
-        colours(178, 218).save(photos / name, "jpeg")
+    for number, name in enumerate(good + ["__MACOSX/one.jpeg", ".hidden.png"]):
+        colours(178, 218).save(photos / name, "jpeg", comment=bytes([number]))  # equal files would count once
     (photos / "notes.txt").write_text("not a picture, and not named like one")
     bad = hostile_files()
     for name, data in bad.items():
@@ -175,7 +176,7 @@ def test_zip_files_are_read_in_place(tmp_path, command, monkeypatch):
     archive = tmp_path / "photos.zip"
     with zipfile.ZipFile(archive, "w") as file:
         for name in ("b/2.png", "a/脸.png", "__MACOSX/a/1.png", "a/.1.png", "locked.png"):
-            file.writestr(name, encoded(colours(30, 30)))
+            file.writestr(name, encoded(colours(30, 30)) + name.encode())
         file.writestr(zipfile.ZipInfo("gbk.png"), encoded(colours(30, 30)))
     data = archive.read_bytes().replace("gbk".encode(), "脸x".encode("gbk"))  # as an old Chinese Windows would name it
     for mark, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):  # say of one entry that it is encrypted
@@ -209,7 +210,7 @@ def test_a_picture_never_changes_sides(tmp_path, command):
 
     def held_out(names):
         for name in names:
-            (photos / name).write_bytes(encoded(Image.new("L", (8, 8))))
+            (photos / name).write_bytes(encoded(Image.new("L", (8, 8))) + name.encode())  # all look alike, none is equal
         command(pretreat, "--input", photos, "--out", tmp_path / "imgs", "--size", 8, "--holdout", 0.2)
         _, manifest = packed(tmp_path / "imgs")
         return {manifest["names"][row] for row in manifest["held_out"]}
@@ -326,13 +327,13 @@ def test_celeba_is_fetched_where_it_is_not_there(tmp_path, command, monkeypatch,
 def test_pictures_in_flight_are_bounded(monkeypatch):
     decoded = []
     monkeypatch.setattr(pretreat, "cut_faces", lambda _, size, crop: decoded.append(1) or
-                        ([np.zeros((size, size, 3), np.uint8)], []))
-    pictures = [photos.Picture("a.png", bytes)] * 100 * pretreat.CHUNK
+                        ([np.zeros((size, size, 3), np.uint8)], [0], []))
+    pictures = [sources.Picture("a.png", bytes)] * 100 * pretreat.CHUNK
     chunks = pretreat.decode_all(pictures, 8, photos.Crop(), workers=2)
     next(chunks)
     time.sleep(0.2)  # nobody takes the next one; the threads must come to rest
     assert len(decoded) <= 6 * pretreat.CHUNK
-    assert sum(len(names) for names, _, _ in chunks) == 99 * pretreat.CHUNK
+    assert sum(map(len, chunks)) == 99 * pretreat.CHUNK
 
 
 def test_two_at_once_do_not_mix(tmp_path, command, monkeypatch, faces16):
@@ -351,7 +352,7 @@ def test_a_killed_run_leaves_the_old_data_set_or_the_new_one(tmp_path):
     photos, out = tmp_path / "photos", tmp_path / "imgs"
     photos.mkdir()
     for i in range(300):
-        (photos / f"{i}.png").write_bytes(encoded(colours(100, 100)))
+        (photos / f"{i}.png").write_bytes(encoded(colours(100, 100)) + bytes([i // 256, i % 256]))
     small = [sys.executable, ROOT / "pretreat.py", "--input", photos, "--out", out, "--limit", "5"]
     subprocess.run(small, check=True, capture_output=True)
     began = time.monotonic()

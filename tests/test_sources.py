@@ -1,0 +1,259 @@
+"""Photos from strangers: archives and pictures that are made to hang, to fill the memory, or to start other programs."""
+import io
+import json
+import os
+import stat
+import threading
+import time
+import zipfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import photos
+import pretreat
+from intake import sources
+from runtime import UserError
+
+
+def encoded(image, kind="png", **options):
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def picture(number=0, kind="png", **options):
+    return encoded(Image.fromarray(np.random.default_rng(number).integers(0, 256, (20, 20, 3), np.uint8)), kind, **options)
+
+
+def zipped(path, *members, method=zipfile.ZIP_STORED):
+    """A .zip file of (name or ZipInfo, bytes)."""
+    with zipfile.ZipFile(path, "w", method) as archive:
+        for name, data in members:
+            archive.writestr(name, data)
+    return path
+
+
+def with_mode(name, mode):
+    entry = zipfile.ZipInfo(name)
+    entry.external_attr = mode << 16
+    return entry
+
+
+def patched(path, name, at, value):
+    """In the list of a .zip file's members, sets the 4 bytes at `at` of the entry called `name`."""
+    data = bytearray(path.read_bytes())
+    start = data.rfind(name.encode()) - 46
+    data[start + at:start + at + 4] = value.to_bytes(4, "little")
+    path.write_bytes(data)
+    return path
+
+
+def reasons(path):
+    """Why the pictures of an archive were left out, by name; None for those that were not."""
+    cuts = [pretreat.cut_picture(picture, 16, photos.Crop()) for picture in sources.list_pictures([path])]
+    return {cut.picture: None if cut.faces else cut.reasons[0] for cut in cuts}
+
+
+def test_members_that_are_no_ordinary_files(tmp_path):
+    members = [(with_mode("link.png", stat.S_IFLNK | 0o777), b"/dev/zero"), (with_mode("zero.png", stat.S_IFCHR | 0o666), b""),
+               (with_mode("pipe.png", stat.S_IFIFO | 0o666), b""), (with_mode("good.png", stat.S_IFREG | 0o644), picture()),
+               ("plain.png", picture(1)), ("./dot.png", picture(2)), ("a/./b.png", picture(3)), ("../up.png", picture(4))]
+    found = reasons(zipped(tmp_path / "a.zip", *members))
+    assert found.pop("link.png") == found.pop("zero.png") == found.pop("pipe.png") == "a link or a device in the .zip file"
+    assert found == {"good.png": None, "plain.png": None, "dot.png": None, "a/b.png": None}
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_methods_that_python_unpacks_without_a_bound(tmp_path, method):
+    path = zipped(tmp_path / "a.zip", ("a.png", bytes(10**7)), method=method)
+    assert "unusual method" in reasons(path)["a.png"]
+
+
+def test_a_member_that_lies_about_its_size_is_not_unpacked_beyond_it(tmp_path):
+    path = patched(zipped(tmp_path / "a.zip", ("a.png", bytes(10**8)), method=zipfile.ZIP_DEFLATED), "a.png", 24, 1000)
+    [entry] = zipfile.ZipFile(path).infolist()
+    assert entry.file_size == 1000
+    assert reasons(path)["a.png"]  # its checksum is wrong, or it is no picture
+
+
+def test_archives_that_only_an_attacker_makes(tmp_path):
+    """Overlapping members, and such as would be far larger unpacked."""
+    path = zipped(tmp_path / "a.zip", *((f"{i}.png", picture(i)) for i in range(50)))
+    for i in range(1, 50):
+        patched(path, f"{i}.png", 42, 0)  # all where the first is
+        patched(path, f"{i}.png", 20, len(path.read_bytes()) // 2)
+    with pytest.raises(UserError, match="overlap"):
+        sources.list_pictures([path])
+    path = zipped(tmp_path / "b.zip", ("a.png", bytes(10**6)), method=zipfile.ZIP_DEFLATED)
+    for size in (2**31, 2**32 - 2):
+        with pytest.raises(UserError, match="unpacked"):
+            sources.list_pictures([patched(path, "a.png", 24, size)])
+
+
+def test_fifty_damaged_archives_are_a_sentence_or_lose_a_picture(tmp_path, command):
+    good = zipped(tmp_path / "good.zip", *((f"{i}.png", picture(i)) for i in range(4))).read_bytes()
+    start = good.index(b"PK\x01\x02")
+    changed = [good[:length] for length in (0, 3, 4, 30, 100, start, start + 20, len(good) - 22, len(good) - 1)]
+    for place in np.linspace(start, len(good) - 1, 60).astype(int):
+        changed.append(good[:place] + bytes([good[place] ^ 0xFF]) + good[place + 1:])
+    for number, data in enumerate(changed):
+        path = tmp_path / f"{number}.zip"
+        path.write_bytes(data)
+        result = command(pretreat, "--input", path, "--out", tmp_path / "imgs", "--size", 8)
+        assert result.status in (0, 2) and "Traceback" not in result.err and result.err.count("\n") == (result.status == 2), number
+
+
+def test_pipes_and_devices_are_not_waited_for(tmp_path, command):
+    os.mkfifo(tmp_path / "pipe.zip")
+    for path in (tmp_path / "pipe.zip", "/dev/zero"):
+        result = command(pretreat, "--input", path, "--out", tmp_path / "imgs")
+        assert result.status == 2 and "neither a folder nor" in result.err
+    (tmp_path / "photos").mkdir()
+    os.mkfifo(tmp_path / "photos" / "a.png")
+    assert sources.list_pictures([tmp_path / "photos"]) == []
+    with pytest.raises(ValueError, match="not a file"):  # it took the place of a picture
+        sources.read_file(tmp_path / "photos" / "a.png")
+
+
+EPS = b"""%!PS-Adobe-3.0 EPSF-3.0
+%%BoundingBox: 0 0 50 50
+%%EndComments
+0 0 50 50 rectfill
+showpage
+"""
+
+
+def test_only_formats_of_photos_are_opened(tmp_path, monkeypatch):
+    """An EPS would start Ghostscript, whatever it is called."""
+    called = []
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *_: called.append(1) or Image.new("RGB", (50, 50)))
+    monkeypatch.setattr("subprocess.Popen", lambda *_, **__: called.append(1))
+    for kind, data in {"eps": EPS, "icns": encoded(Image.new("RGB", (32, 32)), "icns"), "pcx": encoded(Image.new("RGB", (32, 32)), "pcx"),
+                       "tga": encoded(Image.new("RGB", (32, 32)), "tga"), "pdf": encoded(Image.new("RGB", (32, 32)), "pdf"),
+                       "sgi": encoded(Image.new("RGB", (32, 32)), "sgi")}.items():
+        cut = pretreat.cut_picture(sources.Picture("a.jpg", lambda data=data: data), 16, photos.Crop())
+        assert cut.faces == [] and "not a picture that can be read" in cut.reasons[0], kind
+    assert not called
+
+
+def test_every_thread_together_decodes_no_more_than_is_safe(monkeypatch):
+    """Four pictures of 400 px in a budget of 600: one at a time."""
+    monkeypatch.setattr(photos, "DECODING", photos.Budget(600))
+    at_once, most = [], []
+    genuine = photos.to_rgb
+
+    def watched(image):
+        at_once.append(1)
+        time.sleep(0.02)
+        most.append(len(at_once))
+        at_once.pop()
+        return genuine(image)
+
+    monkeypatch.setattr(photos, "to_rgb", watched)
+    threads = [threading.Thread(target=photos.decode, args=(picture(i), 16, photos.Crop())) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == [1] * 4
+    with pytest.raises(ValueError, match="not safe to decode"):
+        photos.decode(encoded(Image.new("1", (12_000, 12_000))), 16, photos.Crop())
+    assert photos.DECODING.free == 600
+
+
+def test_a_jpeg_of_very_many_scans_is_not_decoded(monkeypatch):
+    """Each scan goes over the whole picture, however short it is."""
+    data = encoded(Image.new("RGB", (2000, 2000)), "jpeg", progressive=True)
+    last = data.rindex(b"\xff\xda")
+    assert photos.decode(data, 16, photos.Crop()).shape == (16, 16, 3)
+    bomb = data[:-2] + data[last:-2] * 1000 + data[-2:]
+    with pytest.raises(ValueError, match="scans"):
+        photos.decode(bomb, 16, photos.Crop())
+
+
+def test_what_pretreat_packed_is_no_input(tmp_path, command):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.png").write_bytes(picture())
+    arguments = ("--size", 8, "--holdout", 0)
+    assert command(pretreat, "--input", tmp_path / "photos", "--out", tmp_path / "photos" / "imgs", *arguments).status == 0
+    before = (tmp_path / "photos" / "imgs" / "manifest.json").read_bytes()
+    for source, out in (("photos", "photos/imgs"), ("photos/imgs", "photos/imgs"), ("photos", "others")):
+        result = command(pretreat, "--input", tmp_path / source, "--out", tmp_path / out, *arguments)
+        assert result.status == 2 and "faces that pretreat.py has packed" in result.err, result.out
+    assert (tmp_path / "photos" / "imgs" / "manifest.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("content", [{"preview.png": b"mine"}, {"manifest.json": b"{}"}, {"manifest.json": b"mine", "faces.npy": b"mine"},
+                                     {"labels.npy": b"1"}, {".writing-faces.npy": b"1"}])
+def test_files_of_the_user_that_are_named_like_ours_stay(tmp_path, command, content):
+    (tmp_path / "imgs").mkdir()
+    for name, data in content.items():
+        (tmp_path / "imgs" / name).write_bytes(data)
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.png").write_bytes(picture())
+    result = command(pretreat, "--input", tmp_path / "photos", "--out", tmp_path / "imgs", "--size", 8)
+    assert result.status == 2 and "folder of its own" in result.err
+    assert {path.name: path.read_bytes() for path in (tmp_path / "imgs").iterdir()} == content
+
+
+def test_what_a_killed_run_left_is_not_packed_along(tmp_path, command):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.png").write_bytes(picture())
+    partial = tmp_path / "imgs.partial"
+    partial.mkdir()
+    (partial / "manifest.json").write_text(json.dumps(pretreat.UNFINISHED))
+    for name in ("labels.npy", ".writing-preview.png", "faces.npy"):
+        (partial / name).write_bytes(b"old")
+    assert command(pretreat, "--input", tmp_path / "photos", "--out", tmp_path / "imgs", "--size", 8).status == 0
+    assert sorted(os.listdir(tmp_path / "imgs")) == ["faces.npy", "manifest.json", "preview.png"]
+    assert sorted(os.listdir(tmp_path)) == ["imgs", "photos"]
+
+
+def test_the_same_photo_counts_once(tmp_path, command):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.png").write_bytes(picture(1))
+    zipped(tmp_path / "b.zip", ("c.png", picture(1)), ("d.png", picture(2)))
+    result = command(pretreat, "--input", tmp_path / "photos", tmp_path / "b.zip", "--out", tmp_path / "imgs", "--size", 8)
+    manifest = json.loads((tmp_path / "imgs" / "manifest.json").read_text())
+    assert result.status == 0 and manifest["names"] == ["a.png", "d.png"]
+    assert manifest["skipped"] == [{"name": "c.png", "reason": "the same file as a.png"}]
+
+
+def test_pictures_that_cannot_be_read_here_are_listed(tmp_path, command, monkeypatch):
+    (tmp_path / "photos").mkdir()
+    heic = b"\x00\x00\x00\x18ftypheic" + bytes(100)
+    for name, data in {"a.png": picture(), "b.heic": heic, "c.CR2": b"II*\x00", "d.psd": b"8BPS", "e.txt": b"text"}.items():
+        (tmp_path / "photos" / name).write_bytes(data)
+    monkeypatch.setattr(photos, "FORMATS", [kind for kind in photos.FORMATS if kind != "HEIF"])
+    result = command(pretreat, "--input", tmp_path / "photos", "--out", tmp_path / "imgs", "--size", 8)
+    skipped = {entry["name"]: entry["reason"] for entry in json.loads((tmp_path / "imgs" / "manifest.json").read_text())["skipped"]}
+    assert "kept 1, skipped 3" in result.out and set(skipped) == {"b.heic", "c.CR2", "d.psd"} and "pillow-heif" in skipped["b.heic"]
+
+
+@pytest.mark.parametrize("kind", ["AVIF", "HEIF"])
+def test_what_telephones_take(kind):
+    if kind not in photos.FORMATS:
+        pytest.skip(f"{kind} is not read here")
+    data = encoded(Image.new("RGB", (64, 64), (200, 30, 30)), kind, quality=90)
+    assert abs(photos.decode(data, 16, photos.Crop()).astype(int) - (200, 30, 30)).max() < 12
+
+
+def test_a_name_cannot_steer_the_terminal(tmp_path, command):
+    path = zipped(tmp_path / "a.zip", ("a\x1b[2J\n.png", b"no picture"))
+    result = command(pretreat, "--input", path, "--out", tmp_path / "imgs")
+    assert result.status == 2 and "\x1b" not in result.err and result.err.count("\n") == 1 and "a\\x1b[2J\\n.png" in result.err
+
+
+def test_the_pixels_are_in_the_fingerprint(tmp_path, command):
+    """Other pictures under the same names are another data set."""
+    from dataReader import DataReader
+
+    (tmp_path / "photos").mkdir()
+    found = set()
+    for number in (1, 2):
+        (tmp_path / "photos" / "a.png").write_bytes(picture(number))
+        assert command(pretreat, "--input", tmp_path / "photos", "--out", tmp_path / "imgs", "--size", 8, "--holdout", 0).status == 0
+        found.add(DataReader(tmp_path / "imgs", 1).fingerprint())
+    assert len(found) == 2
