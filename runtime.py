@@ -14,8 +14,6 @@ import warnings
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
-import psutil
-
 
 def end_at_once(*_):
     """Ctrl-C while a command still imports its libraries: nothing is to be saved, and a traceback would tell nobody anything."""
@@ -25,6 +23,8 @@ def end_at_once(*_):
 
 if Path(getattr(sys.modules["__main__"], "__file__", None) or "").resolve().parent == Path(__file__).resolve().parent:  # not in tests
     signal.signal(signal.SIGINT, end_at_once)
+
+import psutil  # noqa: E402  (from here on, importing takes time)
 
 
 class UserError(Exception):
@@ -219,8 +219,8 @@ def seed_list(text):
     seeds = []
     try:
         for part in text.split(","):
-            first, _, last = part.partition("-")
-            first, last = seed(first), seed(last or first)
+            first, dash, last = part.partition("-")
+            first, last = seed(first), seed(last if dash else first)
             if last < first or last - first >= MAX_FACES - len(seeds):
                 raise ValueError
             seeds += range(first, last + 1)
