@@ -13,40 +13,40 @@ import hashlib
 import io
 import json
 import logging
+import re
+import time
 import warnings
 from collections import Counter
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from http.client import HTTPException
+from itertools import islice
 from pathlib import Path
+from queue import SimpleQueue
+from threading import Thread
 
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
 from files import claim, replacing
-from photos import open_picture, reason
-from runtime import UserError
-
-try:
-    import urllib3
-
-    from web import PAUSE, Fetcher, Refused
-except ImportError:
-    raise SystemExit("collect.py needs packages that are not installed; type: pip install -r requirements-photos.txt") from None
+from photos import FORMATS, decoded, reason
+from runtime import UserError, printable
+from web import PAUSE, Fetcher
 
 CAUTION = """Photos on the web belong to those who made them, and faces to those who wear them, who have not agreed to this.
 Use what you collect for your own study, do not publish it, and ask before you train anything on it that others will see."""
 LOG = "collected.jsonl"
 ATTEMPTS = 3
-ENDINGS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif", "BMP": "bmp", "TIFF": "tif", "PPM": "ppm"}
+ENDINGS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif", "BMP": "bmp", "TIFF": "tif", "PPM": "ppm", "AVIF": "avif"}
+NAME = re.compile(r"[0-9a-f]{16}\.[a-z]+")  # of a picture
 ALIKE = 0.03  # how much the thumbnails of copies differ at most, as a share of their contrast; those of other photos do by 0.07
 MOST_FOUND = 1000  # what the searches give for a keyword
 
 
 def examine(content):
     """The format of a picture and its thumbnail, uint8 [16, 16, 3]. Raises an exception that says what is wrong with it."""
-    kind = Image.open(io.BytesIO(content), formats=list(ENDINGS)).format
-    image, _, _ = open_picture(content, 64)
-    return kind, np.asarray(image.resize((16, 16), Image.Resampling.BOX))
+    kind = Image.open(io.BytesIO(content), formats=[kind for kind in ENDINGS if kind in FORMATS]).format
+    with decoded(content, 64) as (image, _, _):
+        return kind, np.asarray(image.resize((16, 16), Image.Resampling.BOX))
 
 
 def is_copy(thumbnail, others):
@@ -65,14 +65,14 @@ def obtain(fetcher, url):
     """
     for attempt in range(ATTEMPTS):
         if attempt:
-            fetcher.stopped.wait(PAUSE * 2 ** attempt)
+            time.sleep(PAUSE * 2 ** attempt)
         try:
             content = fetcher.fetch(url)
             break
-        except Refused as error:
-            return {"url": url, "reason": str(error)}, None, None
-        except (OSError, urllib3.exceptions.HTTPError) as error:
+        except (OSError, HTTPException) as error:
             last = error
+        except Exception as error:  # Refused, above all; whatever it is, it is told, not left to end the thread
+            return {"url": url, "reason": reason(error)}, None, None
     else:
         return {"url": url, "reason": f"no answer ({type(last).__name__})", "again": True}, None, None
     try:
@@ -88,18 +88,22 @@ def read_log(folder):
 
     A picture that the user has deleted is done too: it does not come back.
     """
-    done, thumbnails = set(), []
+    done, thumbnails = set(), {}
     path = folder / LOG
     for line in path.read_text(encoding="utf-8", errors="replace").split("\n") if path.exists() else []:
         try:
             entry = json.loads(line)
+            if "file" in entry:
+                if not NAME.fullmatch(entry["file"]):
+                    continue
+                if (folder / entry["file"]).exists():
+                    looks = base64.b64decode(entry["looks"])
+                    thumbnails[entry["file"]] = np.frombuffer(looks, np.uint8).reshape(16, 16, 3)
             if "again" not in entry:
                 done.add(entry["url"])
-            if "file" in entry and (folder / entry["file"]).exists():
-                thumbnails.append(np.frombuffer(base64.b64decode(entry["looks"]), np.uint8).reshape(16, 16, 3))
-        except (ValueError, TypeError, KeyError, AttributeError):  # cut off
+        except (ValueError, TypeError, KeyError, RecursionError):  # cut off, or not by this program
             pass
-    return done, thumbnails
+    return done, list(thumbnails.values())
 
 
 def collect(urls, folder, wanted, fetcher, workers):
@@ -110,32 +114,28 @@ def collect(urls, folder, wanted, fetcher, workers):
         if log.read() not in (b"", b"\n"):
             log.write(b"\n")
     urls = iter([url for url in dict.fromkeys(urls) if url not in done])
-    reasons, coming = Counter(), set()
-    with (open(folder / LOG, "a", encoding="utf-8") as log, ThreadPoolExecutor(workers) as threads,
+    reasons, results, under_way = Counter(), SimpleQueue(), 0
+    with (open(folder / LOG, "a", encoding="utf-8") as log,
           tqdm(total=wanted, initial=len(thumbnails), unit="photo", disable=None) as bar):
-        try:
-            while len(thumbnails) < wanted:
-                coming |= {threads.submit(obtain, fetcher, url) for _, url in zip(range(workers - len(coming)), urls)}
-                if not coming:
-                    break
-                ready, coming = wait(coming, return_when=FIRST_COMPLETED)
-                for entry, thumbnail, content in (task.result() for task in ready):
-                    if len(thumbnails) >= wanted:  # as good as not asked for
-                        break
-                    if content and is_copy(thumbnail, thumbnails):
-                        entry, content = {"url": entry["url"], "reason": "there already"}, None
-                    if content:
-                        with replacing(folder / entry["file"], durable=False) as temporary:
-                            temporary.write_bytes(content)
-                        thumbnails.append(thumbnail)
-                        bar.update()
-                    else:
-                        reasons[entry["reason"]] += 1
-                    log.write(json.dumps(entry) + "\n")
-                    log.flush()
-        finally:
-            threads.shutdown(wait=False, cancel_futures=True)
-            fetcher.stop()
+        while len(thumbnails) < wanted:
+            for url in islice(urls, workers - under_way):  # daemons: Ctrl-C waits for no server and no decoder
+                Thread(target=lambda url=url: results.put(obtain(fetcher, url)), daemon=True).start()
+                under_way += 1
+            if not under_way:
+                break
+            entry, thumbnail, content = results.get()
+            under_way -= 1
+            if content and is_copy(thumbnail, thumbnails):
+                entry, content = {"url": entry["url"], "reason": "there already"}, None
+            if content:
+                with replacing(folder / entry["file"], durable=False) as temporary:
+                    temporary.write_bytes(content)
+                thumbnails.append(thumbnail)
+                bar.update()
+            else:
+                reasons[entry["reason"]] += 1
+            log.write(json.dumps(entry) + "\n")
+            log.flush()
     return len(thumbnails), reasons
 
 
@@ -196,7 +196,7 @@ def main():
     with claim(options.out):
         count, reasons = collect(urls, options.out, options.num, Fetcher(trusted=bool(options.urls)), options.workers)
     if reasons:
-        print("not kept: " + ", ".join(f"{number} ({why})" for why, number in reasons.most_common()))
+        print("not kept: " + ", ".join(f"{number} ({printable(why)})" for why, number in reasons.most_common()))
     if not count:
         why = "see above why" if urls else "is there a network? Else try another keyword or --engine"
         raise UserError(f"no photo came; {why}", status=1)

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from tqdm import tqdm
 
 from files import claim
-from runtime import UserError
+from runtime import UserError, printable
 
 ATTEMPTS, PAUSE = 5, 2  # how often a connection may break off before anything came; seconds before the next
 BLOCK = 2 ** 16
@@ -23,16 +23,20 @@ def fetch(url, path, kind, digest, otherwise):
     What has come so far lies in .part-NAME beside it; the next call goes on from there. `otherwise` says what to do where it
     does not work. Raises UserError then.
     """
-    if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
-        raise UserError(f"{url}: not an address on the web; expected http://… or https://…")
+    try:
+        on_the_web = urlsplit(url).scheme in ("http", "https") and urlsplit(url).hostname
+    except ValueError:
+        on_the_web = False
+    if not on_the_web:
+        raise UserError(f"{printable(url)}: not an address on the web; expected http://… or https://…")
     part = Path(path).with_name(f".part-{Path(path).name}")
     part.parent.mkdir(parents=True, exist_ok=True)
     with claim(part.parent):
         receive_all(url, part, otherwise)
         if digest_of(part, kind) != digest:
             part.unlink()
-            raise UserError(f"{url}: gave another file than {Path(path).name} or a damaged one, which was deleted; try again, or "
-                            f"{otherwise}", status=1)
+            raise UserError(f"{printable(url)}: gave another file than {Path(path).name} or a damaged one, which was deleted; "
+                            f"try again, or {otherwise}", status=1)
         os.replace(part, path)
 
 
@@ -48,13 +52,13 @@ def receive_all(url, part, otherwise):
         except urllib.error.HTTPError as answer:
             error = f"{answer.code} {answer.reason}"
             failures = ATTEMPTS if answer.code < 500 else failures  # no use in asking again
-        except (OSError, http.client.HTTPException) as problem:
+        except (OSError, http.client.HTTPException, ValueError) as problem:  # ValueError: sent on to what is no address
             error = problem
         failures = failures + 1 if not part.exists() or part.stat().st_size <= had else 0
         if failures >= ATTEMPTS:
             kept = "what has come is kept, and the same command goes on from there" if part.exists() else "try again"
             name = part.name.removeprefix(".part-")
-            raise UserError(f"the download of {name} failed ({error}); {kept}, or {otherwise}", status=1)
+            raise UserError(f"the download of {name} failed ({printable(error)}); {kept}, or {otherwise}", status=1)
         time.sleep(PAUSE)
 
 
@@ -81,7 +85,7 @@ def receive(url, part, had):
         name = part.name.removeprefix(".part-")
         with (open(part, "ab" if had else "wb") as file,
               tqdm(total=total, initial=had, desc=name, unit="B", unit_scale=True, disable=None) as bar):
-            while block := answer.read(BLOCK):
+            while block := answer.read1(BLOCK):  # read() takes all at once where the server says that a chunk has -1 bytes
                 file.write(block)
                 bar.update(len(block))
             return total is None or file.tell() >= total

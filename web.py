@@ -1,167 +1,179 @@
 """Fetching pictures from servers that may be slow, broken or hostile."""
+import http.client
 import ipaddress
 import socket
+import ssl
 import threading
 import time
-from urllib.parse import urljoin
-
-import urllib3
+from urllib.parse import quote, urljoin, urlsplit
 
 REDIRECTS = 5
-TIMEOUT = urllib3.Timeout(connect=10, read=10)  # seconds for each thing that a server says
-MOST_SECONDS = 60  # for all of it
+SILENCE = 10  # seconds that a server may say nothing
+MOST_SECONDS = 60  # for a picture, redirects included
 MOST_BYTES = 20 * 2**20  # of a picture
 BUSY = (408, 429)  # and all from 500 on: another time may be better
-PAUSE = 0.5  # seconds between two requests to the same host
-HEADERS = {"User-Agent": "Mozilla/5.0 (compatible; photo collector for study)", "Accept": "image/jpeg, image/png, image/webp"}
-ASSIGNED, SIX_TO_FOUR = ipaddress.ip_network("2000::/3"), ipaddress.ip_network("2002::/16")  # all of IPv6 that hosts have
-HERE = threading.local()  # .call: the request that this thread waits for
+PAUSE = 0.5  # seconds between two requests to the same server
+PORTS = {"http": 80, "https": 443}
+HEADERS = {"User-Agent": "Mozilla/5.0 (compatible; photo collector for study)",
+           "Accept": "image/jpeg, image/png, image/webp, image/avif;q=0.5"}  # not every Pillow opens the last
+ASSIGNED = ipaddress.ip_network("2000::/3")  # all of IPv6 that hosts on the web have
+SPECIAL = [ipaddress.ip_network(block) for block in (  # what ipaddress calls global, or does in some versions of Python
+    "192.0.0.0/24", "192.88.99.0/24", "2001::/23", "2002::/16", "3fff::/20",  # protocols' own, and IPv6 through IPv4
+    "168.63.129.16/32")]  # what runs Azure's machines; that of Oracle's is in the first block
 
 
 class Refused(Exception):
     """A picture that is not to be had, however often one asks; the message says why."""
 
 
-class Call:
-    """A request under way, and whether it was ended because it took too long."""
-
-    socket, late = None, False
-
-
-class Watched:
-    """A connection on which another thread can hang up."""
-
-    def request(self, *arguments, **others):
-        super().request(*arguments, **others)
-        HERE.call.socket = self.sock
-
-
-class Public(Watched):
-    """One that lets go, before it has said anything, of a host in a private network: of one's router, say."""
-
-    def _new_conn(self):
-        connection = super()._new_conn()
-        if is_private(connection.getpeername()[0]):
-            connection.close()
-            raise Refused("leads to a private address")
-        return connection
-
-
-def is_private(host):
-    """Whether a host is written as an address that the web does not lead to, or as localhost."""
+def parse(url):
+    """A web address → its server, (scheme, host, port), and what to ask it for. Raises Refused for what is no web address."""
     try:
-        address = ipaddress.ip_address(host.strip("[]").partition("%")[0])
-    except ValueError:
-        return host == "localhost"
-    if address.version == 6 and (address not in ASSIGNED or address in SIX_TO_FOUR):
-        return True
-    return not address.is_global or address.is_multicast
-
-
-def connections(kind):
-    """Connections of that kind, to any host."""
-    pools = urllib3.PoolManager(maxsize=64)
-    pools.pool_classes_by_scheme = {
-        scheme: type(pool.__name__, (pool,), {"ConnectionCls": type(kind.__name__, (kind, pool.ConnectionCls), {})})
-        for scheme, pool in (("http", urllib3.HTTPConnectionPool), ("https", urllib3.HTTPSConnectionPool))}
-    return pools
-
-
-def place(url):
-    """Scheme, host and port of an address, as urllib3 sees them. Raises Refused for what is no web address."""
-    try:
-        parts = urllib3.util.parse_url(url)
-    except urllib3.exceptions.LocationParseError:
+        parts = urlsplit(url)
+        default = PORTS[parts.scheme]
+        host = (parts.hostname or "").rstrip(".").encode("idna").decode()
+        if not host:
+            raise ValueError
+        path = (parts.path or "/") + (parts.query and f"?{parts.query}")
+        # What is encoded already stays as it is.
+        return (parts.scheme, host, parts.port or default), quote(path, safe="!$%&'()*+,/:;=?@[]~")
+    except (ValueError, KeyError):
         raise Refused("not a web address") from None
-    if parts.scheme not in ("http", "https") or not parts.host:
-        raise Refused("not a web address")
-    return parts.scheme, parts.host, parts.port or {"http": 80, "https": 443}[parts.scheme]
+
+
+def is_public(address):
+    """Whether an IP address is on the web: not this machine's, its network's, or the computing centre's."""
+    address = ipaddress.ip_address(address)
+    if address.version == 6 and address not in ASSIGNED:
+        return False
+    return address.is_global and not address.is_multicast and not any(address in block for block in SPECIAL)
+
+
+def resolve(host, port, private):
+    """Where a host is, as socket.getaddrinfo says it. Unless it may be `private`, raises Refused where no address is public."""
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    found = [place for place in found if private or is_public(place[4][0])]
+    if not found:
+        raise Refused("leads to a private address")
+    return found
+
+
+def patience(deadline):
+    """How many seconds to wait for what comes next. Raises TimeoutError from the deadline on."""
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise TimeoutError
+    return min(SILENCE, left)
+
+
+class Impatient:
+    """A socket that waits until `deadline`, a time.monotonic(), and no longer, even where a byte comes now and then."""
+
+    def recv_into(self, *arguments):
+        self.settimeout(patience(self.deadline))
+        return super().recv_into(*arguments)
+
+
+class PlainSocket(Impatient, socket.socket):
+    """For http."""
+
+
+class TLSSocket(Impatient, ssl.SSLSocket):
+    """For https."""
+
+
+TLS = ssl.create_default_context()
+TLS.sslsocket_class = TLSSocket
+
+
+def connect(scheme, host, places, deadline):
+    """A socket on which the host listens, at the first of the places where it answers. Raises OSError where it does at none.
+
+    The name of the host is not looked up again, for it may lead elsewhere by now. With https the certificate must be for it.
+    """
+    for *kind, _, address in places:
+        connection = None
+        try:
+            connection = PlainSocket(*kind)
+            connection.settimeout(patience(deadline))
+            connection.connect(address)
+            if scheme == "https":
+                connection.settimeout(patience(deadline))
+                connection = TLS.wrap_socket(connection, server_hostname=host)
+            connection.deadline = deadline
+            return connection
+        except OSError as problem:
+            error = problem
+            if connection:
+                connection.close()
+    raise error
+
+
+def ask(server, path, places, deadline):
+    """One request: where it leads on to, or None, and the bytes that came."""
+    scheme, host, port = server
+    with connect(scheme, host, places, deadline) as connection:
+        conversation = http.client.HTTPConnection(host, port)
+        conversation.sock, conversation.default_port = connection, PORTS[scheme]
+        conversation.request("GET", path, headers=HEADERS)
+        with conversation.getresponse() as answer:
+            target = answer.getheader("Location") if answer.status in (301, 302, 303, 307, 308) else None
+            return target, b"" if target else read(answer)
+
+
+def read(answer):
+    """The body of an answer, as long as it is no larger than a picture. Raises Refused, or OSError."""
+    if answer.status in BUSY or answer.status >= 500:
+        raise OSError(f"status {answer.status}")
+    if answer.status != 200:
+        raise Refused(f"status {answer.status}")
+    content = bytearray()
+    while block := answer.read1(2 ** 16):  # read() would take all at once where the server says that a chunk has -1 bytes
+        content += block
+        if len(content) > MOST_BYTES:
+            raise Refused(f"larger than {MOST_BYTES >> 20} MiB")
+    if answer.length:  # what was announced and did not come
+        raise OSError("cut short")
+    return bytes(content)
 
 
 class Fetcher:
-    """Fetches pictures from servers that may be slow, broken or hostile.
+    """Fetches pictures, for many threads at a time.
 
     trusted  whether the addresses come from the user, who may name hosts of a private network. Where a server leads on to another
-             host, that one must be public in any case.
+             one, that must be public in any case.
     """
 
     def __init__(self, trusted):
-        self.trusted, self.anywhere, self.public = trusted, connections(Watched), connections(Public)
-        self.lock, self.free_at, self.calls, self.stopped = threading.Lock(), {}, set(), threading.Event()
+        self.trusted, self.lock, self.free_at = trusted, threading.Lock(), {}
 
     def fetch(self, url):
-        """The bytes at `url`. Raises Refused, or OSError and urllib3's errors where another attempt may work."""
-        home = place(url)
-        for hop in range(REDIRECTS + 1):
-            free = self.trusted and (hop == 0 or place(url) == home and is_private(home[1]))
-            self.await_turn(place(url))
-            target, content = self.ask(self.anywhere if free else self.public, url)
+        """The bytes at `url`. Raises Refused, or OSError and http.client.HTTPException where another attempt may work."""
+        places, left = {}, MOST_SECONDS  # where each server was when it was asked first; seconds
+        for _ in range(REDIRECTS + 1):
+            server, path = parse(url)
+            self.await_turn(server)
+            deadline = time.monotonic() + left
+            try:
+                if server not in places:
+                    places[server] = resolve(*server[1:], private=self.trusted and not places)
+                target, content = ask(server, path, places[server], deadline)
+            except TimeoutError:
+                if time.monotonic() < deadline:
+                    raise
+                raise Refused(f"took longer than {MOST_SECONDS} s") from None
             if not target:
                 return content
+            left = deadline - time.monotonic()
             try:
                 url = urljoin(url, target)
             except ValueError:
                 raise Refused("not a web address") from None
         raise Refused("sent on and on")
 
-    def await_turn(self, host):
-        """Waits so that a host is asked no more often than once in PAUSE seconds."""
+    def await_turn(self, server):
+        """Waits so that a server is asked no more often than once in PAUSE seconds."""
         with self.lock:
-            turn = max(time.monotonic(), self.free_at.get(host, 0))
-            self.free_at[host] = turn + PAUSE
-        if self.stopped.wait(max(0, turn - time.monotonic())):
-            raise Refused("stopped")
-
-    def ask(self, connections, url):
-        """One request: where it leads on to, or None, and the bytes that came. Hangs up when it takes too long."""
-        call = HERE.call = Call()
-        timer = threading.Timer(MOST_SECONDS, hang_up, [call])
-        timer.daemon = True
-        timer.start()
-        self.calls.add(call)
-        error = None
-        try:
-            with connections.request("GET", url, headers=HEADERS, timeout=TIMEOUT, redirect=False, retries=False,
-                                     preload_content=False, decode_content=False) as answer:
-                target = answer.get_redirect_location()
-                content = b"" if target else read(answer, call)
-        except (OSError, urllib3.exceptions.HTTPError) as problem:
-            error = problem
-        finally:
-            timer.cancel()
-            self.calls.discard(call)
-        if call.late:
-            raise Refused(f"took longer than {MOST_SECONDS} s")
-        if error:
-            raise error
-        return target, content
-
-    def stop(self):
-        """Hangs up on all servers."""
-        self.stopped.set()
-        for call in list(self.calls):
-            hang_up(call)
-
-
-def hang_up(call):
-    """Ends a request that another thread waits for."""
-    call.late = True
-    if call.socket:
-        try:
-            call.socket.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass  # it has ended by itself
-
-
-def read(answer, call):
-    """The body of an answer, as long as it is no larger than a picture."""
-    if answer.status in BUSY or answer.status >= 500:
-        raise OSError(f"status {answer.status}")
-    if answer.status != 200:
-        raise Refused(f"status {answer.status}")
-    content = bytearray()
-    while not call.late and (block := answer.read1(2 ** 16)):  # what has come, however little
-        content += block
-        if len(content) > MOST_BYTES:
-            raise Refused(f"larger than {MOST_BYTES >> 20} MiB")
-    return bytes(content)
+            turn = max(time.monotonic(), self.free_at.get(server, 0))
+            self.free_at[server] = turn + PAUSE
+        time.sleep(max(0, turn - time.monotonic()))

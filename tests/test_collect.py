@@ -1,17 +1,24 @@
 """Collecting photos, from a server on loopback that misbehaves in every way."""
+import base64
 import http.server
 import io
 import json
+import shutil
+import signal
+import socket
+import ssl
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, features
 
-pytest.importorskip("urllib3", reason="requirements-photos.txt is not installed")
-import collect  # noqa: E402
-import web as web_module  # noqa: E402
+import collect
+import web as web_module
 
 
 def photo(number, kind="jpeg", side=160):
@@ -24,6 +31,9 @@ def photo(number, kind="jpeg", side=160):
     return file.getvalue()
 
 
+AVIF = photo(1, "avif") if features.check("avif") else b""
+
+
 class Handler(http.server.BaseHTTPRequestHandler):
     """What is asked for decides how it misbehaves."""
 
@@ -31,28 +41,39 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.server.asked.append(self.path)
         name = self.path.rpartition("/")[2]
         if name.startswith("to-"):
+            time.sleep(0.3 if name == "to-slow-loop" else 0)
             self.send_response(302)
             self.send_header("Location", {"to-private": self.server.other, "to-crafted": self.server.crafted,
-                                          "to-loop": "/to-loop", "to-broken": "http://[x/"}.get(name, "/" + name[3:]))
+                                          "to-loop": "/to-loop", "to-slow-loop": "/to-slow-loop",
+                                          "to-broken": "http://[x/"}.get(name, "/" + name[3:]))
             self.end_headers()
         elif name == "missing":
             self.send_error(404)
         elif name == "flaky" and self.server.asked.count(self.path) < 3:
             self.send_error(429 if self.server.asked.count(self.path) == 1 else 503)
+        elif name == "garbled" and self.server.asked.count(self.path) < 2:
+            self.wfile.write(b"nonsense\r\n\r\n")
         elif name == "undecided":
             self.wfile.write(b"HTTP/1.1 200 OK\r\nX: ")
             self.dribble()
         else:
             self.send_response(200)
+            if name == "short":
+                self.send_header("Content-Length", str(len(photo(3))))
+            if name == "endless-chunk":
+                self.send_header("Transfer-Encoding", "chunked")
             self.end_headers()  # no length: the connection's end is the end
             try:
-                while name == "endless":
+                if name == "endless-chunk":
+                    self.wfile.write(b"-1\r\n")
+                while name.startswith("endless"):
                     self.wfile.write(bytes(2 ** 16))
                 if name == "slow":
                     self.dribble()
                 self.wfile.write({"page.jpg": b"<html>Log in</html>",
                                   "drawing": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n",
-                                  "half": photo(5, "png")[:500], "same": photo(97, "png", 320)}.get(name)
+                                  "half": photo(5, "png")[:500], "same": photo(97, "png", 320), "avif": AVIF,
+                                  "short": photo(3)[:9 if self.server.asked.count(self.path) < 2 else None]}.get(name)
                                  or photo(sum(name.encode())))
             except OSError:
                 pass
@@ -72,10 +93,15 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def web(monkeypatch):
-    """web.url is where a Handler listens; web.other, on another port, stands for one's router."""
+    """web.url is where a Handler listens; web.other, on another port, stands for one's router.
+
+    asked        the paths that it was asked for
+    connections  how many it got
+    """
     servers = [http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) for _ in range(2)]
     for server in servers:
-        server.url, server.asked = f"http://127.0.0.1:{server.server_port}", []
+        server.url, server.asked, server.connections = f"http://127.0.0.1:{server.server_port}", [], 0
+        server.verify_request = lambda *_, server=server: vars(server).update(connections=server.connections + 1) or True
         server.daemon_threads = True
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     servers[0].other, servers[0].router = servers[1].url + "/admin", servers[1]
@@ -107,14 +133,14 @@ def pictures(folder):
 
 
 def test_good_pictures_are_kept_and_the_rest_is_told(gather, web, tmp_path):
-    result = gather("one", "two", "flaky", "to-three", "missing", "page.jpg", "drawing", "half", "endless", "slow", "undecided",
-                    "to-loop", "to-private", "to-crafted", "to-broken", "ftp://127.0.0.1/x.jpg", "http://[broken/",
-                    "http://127.0.0.1:9/nobody.jpg")
-    assert result.status == 0 and "4 photos" in result.out and "belong to" in result.out and "--crop face" in result.out
-    for reason in ("1 (status 404)", "2 (not a picture", "1 (larger than 20 MiB)", "2 (took longer", "1 (sent on and on)",
-                   "2 (leads to a private address)", "3 (not a web address)", "1 (no answer"):
+    result = gather("one", "two", "flaky", "short", "garbled", "to-three", "missing", "page.jpg", "drawing", "half", "endless",
+                    "endless-chunk", "slow", "undecided", "to-loop", "to-slow-loop", "to-private", "to-crafted",
+                    "to-broken", "ftp://127.0.0.1:21/x.jpg", "http://[broken/", "http://a..b/", "http://127.0.0.1:9/nobody.jpg")
+    assert result.status == 0 and "7 photos" in result.out and "belong to" in result.out and "--crop face" in result.out
+    for reason in ("1 (status 404)", "2 (not a picture", "2 (larger than 20 MiB)", "3 (took longer", "1 (sent on and on)",
+                   "1 (leads to a private address)", "4 (not a web address)", "1 (no answer"):
         assert reason in result.out, reason
-    assert len(pictures(tmp_path / "photos")) == 4 and web.router.asked == []
+    assert len(pictures(tmp_path / "photos")) == 7 and web.router.connections == 0
     for name in pictures(tmp_path / "photos"):
         assert name.endswith(".jpg") and Image.open(tmp_path / "photos" / name).format == "JPEG"
 
@@ -158,25 +184,125 @@ def test_the_same_command_goes_on(gather, web, tmp_path):
     assert sum("file" in json.loads(line) for line in lines if line.endswith("}")) == 4
 
 
-def test_private_addresses_that_a_search_finds_are_not_asked(web, tmp_path):
-    entry, _, content = collect.obtain(collect.Fetcher(trusted=False), web.url + "/one")
-    assert content is None and "private" in entry["reason"] and web.asked == []
+def test_a_reason_cannot_steer_the_terminal(gather, monkeypatch):
+    def examine(_):
+        raise ValueError("cut\x1b[2J short\r")
+
+    monkeypatch.setattr(collect, "examine", examine)
+    assert r"1 (cut\x1b[2J short\r)" in gather("a").out
 
 
-@pytest.mark.parametrize("host, private", [
-    ("127.0.0.1", True), ("10.1.2.3", True), ("169.254.169.254", True), ("localhost", True), ("224.0.0.1", True), ("[::1]", True),
-    ("::ffff:10.0.0.1", True), ("64:ff9b::7f00:1", True), ("2002:7f00:1::", True), ("fec0::1", True), ("fe80::1%eth0", True),
-    ("8.8.8.8", False), ("2606:4700::1", False), ("example.com", False)])
-def test_which_addresses_are_private(host, private):
-    assert web_module.is_private(host) == private
+@pytest.mark.skipif(not AVIF, reason="this Pillow has no AVIF")
+def test_avif_is_kept(gather, tmp_path):
+    assert gather("avif").status == 0
+    assert [Path(name).suffix for name in pictures(tmp_path / "photos")] == [".avif"]
 
 
-def test_a_host_is_not_asked_too_often(web, monkeypatch):
-    monkeypatch.setattr(web_module, "PAUSE", 0.2)
-    fetcher, start = collect.Fetcher(trusted=True), time.monotonic()
-    for name in "abc":
-        fetcher.fetch(f"{web.url}/{name}")
-    assert time.monotonic() - start >= 0.4
+def test_a_log_that_is_damaged_or_hostile_does_no_harm(gather, web, tmp_path):
+    looks = base64.b64encode(bytes(768)).decode()
+    (tmp_path / "photos").mkdir()
+    for name in ("outside.jpg", "photos/0123456789abcdef.jpg", "photos/0123456789abcdee.jpg"):
+        (tmp_path / name).write_bytes(photo(0))
+    lines = [{"url": f"{web.url}/a", "file": name, "looks": looks} for name in (
+        "../outside.jpg", str(tmp_path / "outside.jpg"), "..", "", "a\0b", "\ud800", None, 7, ["x"], {"x": 1}, "x" * 5000)]
+    lines += [{"url": url, "file": "0123456789abcdee.jpg", "looks": looks} for url in ("x", "y", ["z"])]  # one picture
+    lines += [{"url": f"{web.url}/a", "file": "0123456789abcdef.jpg", "looks": wrong} for wrong in (None, 7, "", "ä", looks[4:])]
+    lines += [None, 5, "url", [], ["url"], {}, {"url": None}, {"file": "x"}, {"url": {}, "reason": 1}, {"url": float("inf")}]
+    log = [json.dumps(line) for line in lines] + ["[" * 100_000, "9" * 10_000, "1e999", '{"url": 1e999}', "\0"]
+    (tmp_path / "photos" / "collected.jsonl").write_text("\n".join(log))
+    result = gather("a", num=2)
+    assert result.status == 0 and result.err == "" and "2 photos" in result.out and web.asked == ["/a"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no Ctrl-C to send")
+def test_ctrl_c_waits_for_nobody_and_keeps_what_came(web, tmp_path):
+    """Neither for a server that says a byte now and then, nor for a decoder that never ends."""
+    (tmp_path / "urls.txt").write_text("".join(f"{web.url}/{name}\n" for name in ("one", "slow", "undecided", "stuck", "two")))
+    program = ("import collect, runtime, threading\n"
+               "examine = collect.examine\n"
+               f"stuck = {photo(sum(b'stuck'))!r}\n"
+               "collect.examine = lambda content: threading.Event().wait() if content == stuck else examine(content)\n"
+               "runtime.run_command(collect.main)\n")
+    process = subprocess.Popen([sys.executable, "-c", program, "--urls", tmp_path / "urls.txt", "--out", tmp_path / "photos"],
+                               cwd=Path(collect.__file__).parent, stderr=subprocess.PIPE, text=True)
+    try:
+        log = tmp_path / "photos" / "collected.jsonl"
+        while process.poll() is None and not (log.exists() and log.read_text().count("\n") == 2 and len(web.asked) == 5):
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=10)
+    finally:
+        process.kill()
+    assert process.returncode == 130 and "interrupted" in errors and "Traceback" not in errors
+    assert len(pictures(tmp_path / "photos")) == 2 and "".join(errors.splitlines()[-1:]).isprintable()
+
+
+@pytest.fixture
+def names(monkeypatch):
+    """names["photos.test"] = [[(address, port), …], …]: what looking the name up gives the first time, the second, …"""
+    found, really = {}, socket.getaddrinfo
+
+    def look_up(host, port, *others, **more):
+        if host not in found:
+            return really(host, port, *others, **more)
+        return [(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", place) for place in found[host].pop(0)]
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    return found
+
+
+def test_a_private_address_is_not_even_connected_to(web, names):
+    names["photos.test"] = [[("127.0.0.1", web.server_port)]] * 2
+    for host in ("photos.test", "localhost.", "127.0.0.1", "127.1", "2130706433", "0x7f.1", "[::1]", "[::ffff:127.0.0.1]"):
+        with pytest.raises(web_module.Refused, match="private"):
+            collect.Fetcher(trusted=False).fetch(f"http://{host}:{web.server_port}/one")
+    collect.Fetcher(trusted=True).fetch(f"http://photos.test:{web.server_port}/two")  # a user may
+    assert web.asked == ["/two"] and web.connections == 1
+
+
+def test_a_name_is_looked_up_once_and_its_public_addresses_are_tried_in_turn(web, names, monkeypatch):
+    """A second look-up could lead into the private network."""
+    monkeypatch.setattr(web_module, "is_public", lambda address: address == "127.0.0.1")
+    names["photos.test"] = [[("10.0.0.1", 9), ("127.0.0.1", 9), ("127.0.0.1", web.server_port)],
+                            [("127.0.0.1", web.router.server_port)], [("127.0.0.1", web.router.server_port)]]
+    assert collect.Fetcher(trusted=False).fetch("http://photos.test/to-one") == photo(sum(b"one"))
+    assert web.asked == ["/to-one", "/one"] and web.router.connections == 0
+
+
+@pytest.mark.skipif(not shutil.which("openssl"), reason="openssl makes the certificate")
+def test_a_certificate_is_checked_against_the_name(web, names, tmp_path, monkeypatch):
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=x", "-keyout", tmp_path / "key.pem",
+                    "-out", tmp_path / "cert.pem", "-addext", "subjectAltName=DNS:photos.test"], check=True, capture_output=True)
+    asked_for, context = [], ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "cert.pem", tmp_path / "key.pem")
+    context.sni_callback = lambda _socket, name, _context: asked_for.append(name)
+    web.socket = context.wrap_socket(web.socket, server_side=True)
+    names.update({name: [[("127.0.0.1", web.server_port)]] * 2 for name in ("photos.test", "other.test")})
+    web_module.TLS.load_verify_locations(tmp_path / "cert.pem")
+    fetcher = collect.Fetcher(trusted=True)
+    assert fetcher.fetch("https://photos.test./one") == photo(sum(b"one"))
+    with pytest.raises(ssl.SSLCertVerificationError):
+        fetcher.fetch("https://other.test/one")
+    assert asked_for == ["photos.test", "other.test"] and web.asked == ["/one"]
+    with pytest.raises(web_module.Refused, match="took longer"):
+        fetcher.fetch("https://photos.test/slow")
+
+
+@pytest.mark.parametrize("address, public", [
+    *((address, False) for address in (
+        "127.0.0.1", "10.1.2.3", "169.254.169.254", "100.100.100.200", "168.63.129.16", "192.0.0.192", "192.0.0.9", "192.88.99.1",
+        "224.0.0.1", "0.0.0.0", "::1", "::ffff:10.0.0.1", "64:ff9b::7f00:1", "2002:7f00:1::", "2001::7f00:1", "fd00:ec2::254",
+        "fec0::1", "fe80::1%eth0")),
+    *((address, True) for address in ("8.8.8.8", "168.63.129.17", "2606:4700::1"))])
+def test_which_addresses_are_public(address, public):
+    assert web_module.is_public(address) == public
+
+
+def test_a_server_is_not_asked_too_often_and_waiting_does_not_count(web, monkeypatch):
+    monkeypatch.setattr(web_module, "PAUSE", 1.2)  # more than the second that the fixture leaves for a picture
+    start = time.monotonic()
+    assert collect.Fetcher(trusted=True).fetch(f"{web.url}/to-one") == photo(sum(b"one"))
+    assert time.monotonic() - start >= 1.2
 
 
 def test_a_keyword_is_searched_for(command, tmp_path, monkeypatch):

@@ -62,7 +62,17 @@ def test_what_has_come_is_not_lost_to_a_page_in_its_place(server, get, tmp_path,
     assert (tmp_path / ".part-archive.zip").read_bytes() == CONTENT[:5000]
 
 
-@pytest.mark.parametrize("url", ["file:///etc/passwd", "archive.zip", "https://"])
+@pytest.mark.parametrize("answer, words", [
+    (b"HTTP/1.1 404 \x1b[2Jgone\r\n\r\n", r"404 \\x1b\[2Jgone"), (b"\x1b[2J\r\n", r"\\x1b\[2J"),
+    (b"HTTP/1.1 302 Found\r\nLocation: http://[x/\r\n\r\n", "failed")])
+def test_a_hostile_server_gets_a_sentence_that_leaves_the_terminal_alone(server, get, monkeypatch, answer, words):
+    monkeypatch.setattr(server.RequestHandlerClass, "do_GET", lambda self: self.wfile.write(answer))
+    with pytest.raises(UserError, match=words) as error:
+        get()
+    assert str(error.value).isprintable()
+
+
+@pytest.mark.parametrize("url", ["file:///etc/passwd", "archive.zip", "https://", "http://[broken/"])
 def test_what_is_no_address(tmp_path, url):
     with pytest.raises(UserError, match="not an address") as error:
         fetch(url, tmp_path / "archive.zip", "md5", "0", "fetch it by hand")
