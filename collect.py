@@ -27,7 +27,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from files import claim, replacing
+from files import claim, replacing, sweep
 from photos import FORMATS, decoded, reason
 from runtime import UserError, printable
 from web import PAUSE, Fetcher
@@ -194,6 +194,7 @@ def main():
         print(f"{len(urls)} photos of {options.keyword} found by {options.engine}")
     options.out.mkdir(parents=True, exist_ok=True)
     with claim(options.out):
+        sweep(options.out)
         count, reasons = collect(urls, options.out, options.num, Fetcher(trusted=bool(options.urls)), options.workers)
     if reasons:
         print("not kept: " + ", ".join(f"{number} ({printable(why)})" for why, number in reasons.most_common()))
