@@ -98,24 +98,24 @@ def checksum(array):
 
 
 @contextmanager
-def opened(path):
-    """A safetensors file, opened. Raises UserError where it is missing, unreadable, cut short, or of another kind."""
+def opened(path, hint="train.py writes one, or name another"):
+    """A safetensors file, opened. Raises UserError, with the `hint`, where it is missing, unreadable, cut short, or of another kind."""
     try:
         if Path(path).exists() and not Path(path).is_file():  # a pipe would be waited for
             raise UserError(f"{path}: not a file; name a .safetensors file that train.py wrote")
         with open(path, "rb"), safe_open(path, framework="numpy") as file:
             yield file
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file; train.py writes one, or name another") from None
+        raise UserError(f"{path}: no such file; {hint}") from None
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
+        raise UserError(f"{path}: cannot be read ({error.strerror or error}); {hint}") from None
     except SafetensorError as error:
-        raise UserError(f"{path}: not a readable .safetensors file ({error})") from None
+        raise UserError(f"{path}: not a readable .safetensors file ({error}); {hint}") from None
 
 
-def read_metadata(path):
+def read_metadata(path, **hint):
     """The text metadata of a file: a dict. Raises UserError."""
-    with opened(path) as file:
+    with opened(path, **hint) as file:
         return file.metadata() or {}
 
 
@@ -195,7 +195,7 @@ def read_facts(path):
     """The facts of a saved run, without its tensors; None where there is no such file. Raises UserError for a damaged one."""
     if not Path(path).exists():
         return None
-    facts = checked(parsed(read_metadata(path).get("run", ""), path, NO_RUN), RunFacts, path, NO_RUN)
+    facts = checked(parsed(read_metadata(path, hint=NO_RUN).get("run", ""), path, NO_RUN), RunFacts, path, NO_RUN)
     facts["options"] = checked({**OLDER, **facts["options"]}, RunOptions, path, NO_RUN)
     return facts
 

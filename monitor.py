@@ -3,6 +3,7 @@ import json
 import math
 import time
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +11,39 @@ import paddle
 from tqdm import tqdm
 
 import figures
+import metrics
 import ranks
 from files import replacing
 from runtime import UserError, memory_mb
 
 COLUMNS = ("d_loss", "g_loss", "d_real", "d_fake")  # of losses.npy
 LOG_EVERY = 100  # steps between two status lines
-PATIENCE = 5  # how many times LOG_EVERY steps something must look wrong before a warning
+ALIKE = 0.2  # MS-SSIM above which drawn faces are too much alike, on the way from that of real faces (0) to 1
+PATIENCE = 5  # for how many status lines something must look wrong before a warning
+
+
+class RealFaces:
+    """The real faces that those drawn in training are compared with.
+
+    shown     up to a hundred of a DataReader's training faces, evenly spread, uint8 [N, S, S, 3]
+    held_out  faces kept out of training, for the scores; of larger ones fewer, so that it takes as long
+    """
+
+    def __init__(self, reader):
+        self.shown = reader.faces[reader.rows[figures.evenly(len(reader))]]
+        self.held_out = reader.held_out_faces(round(metrics.QUICK_FACES * min(1, (64 / reader.size) ** 2)))
+        self.reader = reader
+
+    @cached_property
+    def likeness(self):
+        """MS-SSIM of pairs of those shown; of a single face with itself 1."""
+        return metrics.ms_ssim(self.shown) if len(self.shown) > 1 else 1.0
+
+    @cached_property
+    def scores(self):
+        """The scores of training faces, as many as are held out: as good as drawn ones can get."""
+        some = self.reader.faces[self.reader.rows[figures.evenly(len(self.reader), len(self.held_out))]]
+        return metrics.quick_scores_of(some, self.held_out[:len(some)])
 
 
 class Monitor:
@@ -29,35 +56,30 @@ class Monitor:
     seconds          training time before `start_step`
     visualdl         also write VisualDL's log, into folder/visualdl
     sure             D's mean probability of "real" on reals above which it has won
+    suspicions       what `suspicions` held when the run was saved
     """
 
     def __init__(self, folder, start_step, total_steps, steps_per_epoch, batch_size, seconds=0.0, visualdl=False,
-                 sure=0.95):
+                 sure=0.95, suspicions=None):
         self.sure = sure
         self.folder, self.batch_size, self.steps_per_epoch = Path(folder), batch_size, steps_per_epoch
         self.step, self.total_steps = start_step, total_steps
         self.started, self.seconds_before = time.perf_counter(), seconds
         self.logged_step, self.logged_seconds = start_step, seconds
         self.pending = []  # tensors [4] still on the device
-        self.losses = self._saved_losses(start_step)
+        self.losses = saved_losses(self.folder / "losses.npy", start_step)
         self._drop_lines_after(start_step)
-        self.won, self.alike_since = 0, None  # for how many lines D has won; the step since which samples look alike
+        self.suspicions = {"alike": 0, **(suspicions or {})}  # status lines at which faces looked alike, less the others since
         self.board = open_board(self.folder / "visualdl") if visualdl else None
         self.bar = tqdm(total=total_steps, initial=start_step, unit="step", disable=None, dynamic_ncols=True)
-
-    def _saved_losses(self, steps):
-        path = self.folder / "losses.npy"
-        rows = np.load(path, allow_pickle=False)[:steps] if path.exists() else np.empty((0, 4), np.float32)
-        missing = np.full((steps - len(rows), 4), np.nan, np.float32)  # where the file was taken away
-        return np.concatenate([rows, missing])
 
     def _drop_lines_after(self, step):
         path = self.folder / "log.jsonl"
         if path.exists():
-            lines = path.read_text(errors="replace").splitlines(keepends=True)
-            kept = [line for line in lines if line.endswith("\n") and step_of(line) <= step]
+            lines = path.read_bytes().splitlines(keepends=True)
+            kept = [line for line in lines if line.endswith(b"\n") and step_of(line) <= step]
             with replacing(path) as temporary:
-                temporary.write_text("".join(kept))
+                temporary.write_bytes(b"".join(kept))
 
     def record(self, d_loss, g_loss, d_real, d_fake):
         """Takes the scalar tensors of one step; waits for nothing."""
@@ -88,31 +110,37 @@ class Monitor:
         yield
         self.logged_seconds += time.perf_counter() - before
 
-    def log(self, scores):
-        """Prints the status line and appends the same numbers to log.jsonl; `scores` (name → number) come along."""
+    def log(self, scores, reals=None):
+        """Prints the status line and appends the same numbers to log.jsonl.
+
+        Where there are `scores` (name → number), they come along, beside those of the RealFaces `reals`.
+        """
         self.fetch()
         seconds = self.seconds()
         steps = self.step - self.logged_step
         speed = steps * self.batch_size / max(seconds - self.logged_seconds, 1e-9)
         means = self.losses[self.logged_step:].mean(axis=0)
+        floor = {f"real_{name}": reals.scores[name] for name in ("swd", "ms_ssim")} if scores else {}
         line = {"step": self.step, "epoch": (self.step - 1) // self.steps_per_epoch + 1,
                 "images_seen": self.step * self.batch_size, "seconds": round(seconds, 1),
                 "images_per_second": round(speed, 1),
                 **{name: round(float(value), 4) for name, value in zip(COLUMNS, means)},
                 "memory_mb": round(memory_mb()),
-                **{name: round(value, 4) for name, value in scores.items()}}
-        self.logged_step, self.logged_seconds = self.step, seconds
+                **{name: round(value, 4) for name, value in (scores | floor).items()}}
+        self.logged_step, self.logged_seconds = self.step, self.seconds()
         with open(self.folder / "log.jsonl", "a") as file:
             file.write(json.dumps(line) + "\n")
         left = (self.total_steps - self.step) * self.batch_size / speed
         self.bar.write("epoch {epoch:3d}  step {step:6d}  images {images_seen:8d}  D loss {d_loss:.3f}  G loss {g_loss:.3f}"
                        "  D(x) {d_real:.3f}  D(G(z)) {d_fake:.3f}  {images_per_second:.1f} images/s"
                        .format(**line) + f"  {clock(left)} left  {line['memory_mb']} MB"
-                       + (f"  SWD {scores['swd']:.1f}  MS-SSIM {scores['ms_ssim']:.3f}" if scores else ""))
+                       + ("  SWD {swd:.1f} (real faces: {real_swd:.1f})  MS-SSIM {ms_ssim:.3f} (real faces: {real_ms_ssim:.3f})"
+                          .format(**line) if scores else ""))
         if self.board:
-            for name in (*COLUMNS, "images_per_second", *scores):
+            for name in (*COLUMNS, "images_per_second", *scores, *floor):
                 self.board.add_scalar(name, line[name], self.step)
-        self._judge_balance(line)
+        if self.step % (PATIENCE * LOG_EVERY) == 0:
+            self.judge_balance()
 
     def save_losses(self):
         """Writes losses.npy (float32 [steps, 4], see COLUMNS) and draws loss.png."""
@@ -121,32 +149,33 @@ class Monitor:
             np.save(temporary, self.losses)
         figures.save_losses(self.folder / "loss.png", self.losses, self.steps_per_epoch)
 
-    def samples(self, faces, reals):
+    def samples(self, faces):
         """Saves a grid of generated faces as samples/EEEE_BBBBBB.png: the epoch, and the step within it."""
         epoch, batch = divmod(self.step - 1, self.steps_per_epoch) if self.step else (-1, -1)
         picture = figures.grid(faces, columns=10)
         figures.save_picture(self.folder / "samples" / f"{epoch + 1:04d}_{batch + 1:06d}.png", picture)
         if self.board:
             self.board.add_image("samples", picture, self.step)
-        if self.step:
-            self._judge_variety(faces, reals)
 
-    def _judge_balance(self, line):
-        self.won = self.won + 1 if line["d_real"] > self.sure and line["d_fake"] < 0.05 else 0
-        if self.won == PATIENCE:
+    def judge_balance(self):
+        """Warns when D has won, in the mean of the last PATIENCE status lines."""
+        *_, d_real, d_fake = self.losses[-PATIENCE * LOG_EVERY:].mean(axis=0)
+        if d_real > self.sure and d_fake < 0.05:
             self.warn(f"D has told real from fake almost without error for {PATIENCE * LOG_EVERY} steps (D(x) near 1, "
                       "D(G(z)) near 0), so G learns little. If the samples do not get better: start again with "
                       "--fresh and more photos, a smaller --lr-d, or more --g-steps.")
 
-    def _judge_variety(self, faces, reals):
-        if self.step < PATIENCE * LOG_EVERY or variety(faces) >= 0.4 * variety(reals):
-            self.alike_since = None
-            return
-        self.alike_since = self.alike_since or self.step
-        if self.step - self.alike_since >= PATIENCE * LOG_EVERY:
-            self.alike_since = self.step  # and again only after as long a time
-            self.warn("The generated faces have come to look alike (mode collapse). If it stays so: start again with "
-                      "--fresh and a smaller --lr-g, a larger --batch, or another --seed.")
+    def judge_variety(self, faces, reals):
+        """Warns when generated faces are far more alike than the RealFaces `reals`, at most lines and by PATIENCE of them.
+
+        To be called at each status line that is a multiple of LOG_EVERY, so that an interruption changes nothing.
+        """
+        alike = metrics.ms_ssim(faces) > reals.likeness + ALIKE * (1 - reals.likeness)
+        self.suspicions["alike"] = max(0, self.suspicions["alike"] + (1 if alike else -1))
+        if self.suspicions["alike"] >= PATIENCE:
+            self.suspicions["alike"] = 0  # and again only after as long a time
+            self.warn("The generated faces look alike. Early in a run that may pass; if it stays so, it is mode collapse: start "
+                      "again with --fresh and a smaller --lr-g, a larger --batch, or another --seed.")
 
     def warn(self, sentence):
         """Prints a warning where the bar does not overwrite it."""
@@ -159,17 +188,27 @@ class Monitor:
             self.board.close()
 
 
+def saved_losses(path, steps):
+    """What losses.npy holds of the first so many steps: float32 [steps, 4], NaN where it holds nothing. Says if it is damaged."""
+    rows = np.empty((0, 4), np.float32)
+    if path.exists():
+        try:
+            rows = np.load(path, allow_pickle=False)[:steps]
+            if rows.dtype != np.float32 or rows.shape[1:] != (4,) or np.isinf(rows).any():
+                raise ValueError
+        except Exception:  # NumPy raises nearly anything, and a run can go on without its curve
+            print(f"note: {path} could not be read, so its curve begins anew at step {steps}")
+            rows = np.empty((0, 4), np.float32)
+    return np.concatenate([rows, np.full((steps - len(rows), 4), np.nan, np.float32)])
+
+
 def step_of(line):
     """The step that a line of log.jsonl is about; infinite for a line that was cut off or damaged."""
     try:
-        return json.loads(line)["step"]
-    except (ValueError, TypeError, KeyError):
+        step = json.loads(line)["step"]
+    except (ValueError, TypeError, KeyError, RecursionError):
         return math.inf
-
-
-def variety(faces):
-    """How much uint8 faces [N, S, S, 3] differ: the standard deviation over the faces, averaged over the pixels, 0–127."""
-    return float(faces.astype(np.float32).std(axis=0).mean())
+    return step if type(step) is int else math.inf
 
 
 def clock(seconds):

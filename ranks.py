@@ -17,11 +17,14 @@ from runtime import UserError
 RANK = int(os.environ.get("PADDLE_TRAINER_ID", 0))
 COUNT = int(os.environ.get("PADDLE_TRAINERS_NUM", 1))
 LAUNCHED = "PADDLE_TRAINER_ID" in os.environ
+LAUNCHER = os.getppid()
 ASK_EVERY = 10
 
 
 def join():
     """Meets the other ranks; from here on, only rank 0 prints."""
+    if LAUNCHED and sys.platform == "linux":
+        end_with_launcher()
     if COUNT == 1:
         return
     if RANK > 0:
@@ -31,6 +34,19 @@ def join():
         os.environ["PADDLE_DISTRI_BACKEND"] = "gloo"  # or a Paddle built for GPUs would take one after all
     dist.init_parallel_env()
     print(f"{COUNT} processes work together")
+
+
+def end_with_launcher():
+    """Asks Linux to send this process SIGTERM when the launcher dies, even by SIGKILL: nobody else would stop its ranks.
+
+    The launcher puts each rank at the head of a session. What a shell started is not there, and may outlive it.
+    """
+    if os.getsid(0) != os.getpid():
+        return
+    PR_SET_PDEATHSIG = 1  # from prctl(2)
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != LAUNCHER:  # it died before it could be asked for
+        raise UserError("stopped, because the launcher has ended; type the same command again", status=1)
 
 
 LAST_WORDS = ("stopped, most likely because another process of this run ended. The last checkpoint stands; the same command "

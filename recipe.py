@@ -1,12 +1,19 @@
 """Every knob of a training run, its default, and the presets. benchmarks/recipe.py measures what each of them brings."""
+import shlex
+import sys
+
 import runtime
 import zoo
 from augment import POLICIES
 from network import LOSSES, SMOOTHED, UPSAMPLINGS
 from randomness import NOISES
-from runtime import UserError
+from runtime import UserError, printable
 
 SMALL_SET = 50_000  # faces; with fewer, --augment auto augments
+EPOCHS, LEAST_STEPS = 8, 2500  # how long a run is by default: so many epochs, but not fewer steps, for a small set has short epochs
+EARLY_SAMPLES = (50, 100, 200)  # steps, beside those of --sample-every: early on, faces change fast
+EARLY_SCORES = (500, 1000, 2000)  # beside those of --eval-every
+BUILTIN_SOURCES = ["skimage.data.lfw_subset()"]  # what the manifest of pretreat.py's built-in faces says
 
 # The plain recipe of the tutorials (Radford et al. 2016): one learning rate that never falls, and the samples are drawn by the
 # generator as it is at the end.
@@ -35,9 +42,10 @@ def parse_options(description, typed=None):
         help="classic: the plain recipe of the tutorials, batch 128, --up deconv, --lr 2e-4, without --flip, --augment, --ema "
              "and --halve-after (default: best)")
     add("--data", default="imgs", metavar="DIR", help="packed faces (default: imgs)")
-    add("--out", default="Output", metavar="DIR", help="the run's folder (default: Output)")
+    add("--out", metavar="DIR", help="the run's folder (default: Output; with the built-in faces Output-builtin)")
     add("--fresh", action="store_true", help="start a new run, in a new numbered folder beside --out")
-    add("--epochs", type=number(int, 1), default=8, help="passes over the faces, from the run's beginning (default: 8)")
+    add("--epochs", type=number(int, 1),
+        help=f"passes over the faces, from the run's beginning (default: {EPOCHS}, or as many as {LEAST_STEPS:,} steps take)")
     add("--steps", type=number(int, 1), help="steps from the run's beginning, instead of --epochs")
     add("--seed", type=runtime.seed, default=0, help="another seed, another run (default: 0)")
 
@@ -86,11 +94,13 @@ def parse_options(description, typed=None):
         help="half-life of the averaged generator, in images seen; 0: no average (default: 10000)")
 
     # the run
-    add("--sample-every", type=number(int, 1), default=500, metavar="STEPS", help="steps between sample grids (default: 500)")
+    add("--sample-every", type=number(int, 1), default=500, metavar="STEPS",
+        help=f"steps between sample grids; others early, at {', '.join(map(str, EARLY_SAMPLES))} (default: 500)")
     add("--save-every", type=number(int, 1), default=1000, metavar="STEPS",
         help="steps between checkpoints (default: 1000)")
     add("--eval-every", type=number(int, 1), default=4000, metavar="STEPS",
-        help="steps between scores on held-out faces, by which the best generator is kept (default: 4000)")
+        help="steps between scores on held-out faces, by which the best generator is kept; others early, at "
+             f"{', '.join(map(str, EARLY_SCORES))} (default: 4000)")
     add("--device", choices=("auto", "cpu", "gpu"), default="auto", help="(default: auto, a GPU where there is one)")
     add("--amp", choices=("off", "auto", "bfloat16", "float16"),
         help="mixed precision; auto: bfloat16 where the device computes in it, else float16 on a GPU and float32 on a CPU "
@@ -125,9 +135,55 @@ def settle_augmentation(options, faces):
                   "are few (--augment off turns it off)")
 
 
+def settle_folder(options, sources):
+    """Decides where a run without --out lives, and says so where it is not Output: `sources` are those of the data's manifest.
+
+    A run on the built-in faces must not be in the way of one on photos, nor be what generator.py draws with.
+    """
+    if options.out is None:
+        options.out = "Output-builtin" if sources == BUILTIN_SOURCES else "Output"
+        if sources == BUILTIN_SOURCES:
+            print(f"the run lives in {options.out}, because these are the built-in faces; Output stays free for your photos")
+
+
+def total_steps(options, steps_per_epoch):
+    """How many steps the run is to have when it is done, from its beginning."""
+    if options.steps:
+        return options.steps
+    return options.epochs * steps_per_epoch if options.epochs else max(EPOCHS * steps_per_epoch, LEAST_STEPS)
+
+
+def due(step, early, every):
+    """Whether something that happens at the `early` steps and after `every` so many is due after this step."""
+    return step in early or step % every == 0
+
+
+def command(folder, steps, typed=None):
+    """What to type for the run in `folder` to go on until it has so many steps: what was `typed` (by default the command line)."""
+    typed = sys.argv[1:] if typed is None else typed
+    left_out = ("--steps", "--epochs", "--out") if "--fresh" in typed else ("--steps", "--epochs")
+    words, rest = [], iter(typed)
+    for word in rest:
+        if word in left_out:
+            next(rest)  # its value
+        elif word != "--fresh" and word.partition("=")[0] not in left_out:
+            words.append(word)
+    if "--fresh" in typed:  # which makes a numbered folder
+        words += ["--out", str(folder)]
+    return shlex.join(["python", "train.py", *words, "--steps", str(steps)])
+
+
 def differences(before, options):
-    """How `options` differ from those of a run saved `before`, where that would change the weights: phrases."""
-    before = {"lr_d": before.get("lr"), "lr_g": before.get("lr"), **OLDER, **before}
+    """How `options` differ from those of a run saved `before`, where that would change the weights: phrases.
+
+    Raises UserError where those of the run do not say.
+    """
+    rates = {} if before.get("lr") is None else {"lr_d": before["lr"], "lr_g": before["lr"]}
+    before = {**rates, **OLDER, **before}
+    missing = [key for key in MATTERS if key not in before]
+    if missing:
+        raise UserError(f"the run was saved by another version of this program (it does not say its {missing[0]}); start a new "
+                        "one with --fresh")
     phrases = []
     for key in MATTERS:
         had, wanted = before[key], getattr(options, key)
@@ -143,4 +199,4 @@ def differences(before, options):
 
 def in_words(value):
     """An option's value as the user knows it: flags are on or off."""
-    return ("off", "on")[value] if isinstance(value, bool) else "none" if value == "" else value
+    return ("off", "on")[value] if isinstance(value, bool) else "none" if value == "" else printable(value)

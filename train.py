@@ -1,6 +1,6 @@
 """Trains a DCGAN on the faces that pretreat.py packed.
 
-    python train.py                             # imgs/ → Output/, 8 epochs
+    python train.py                             # imgs/ → Output/, 8 epochs or 2,500 steps, whichever is more
     python train.py --steps 5000                # that many steps instead; goes on where the run ended
     python train.py --fresh --lr 1e-4           # a new run, in Output-2; the old one stays
     python train.py --out Output-2 --lr 1e-4    # goes on with that one
@@ -11,6 +11,7 @@ Stopped by Ctrl-C or cut off, the same command goes on where it was.
 import runtime  # noqa: I001  (first: it prepares the CPU before Paddle is imported)
 
 import math
+import shlex
 from contextlib import closing, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -26,8 +27,8 @@ import recipe
 import zoo
 from augment import augment, chances
 from dataReader import DataReader
-from files import claim, numbered_folder, write_json
-from monitor import LOG_EVERY, Monitor
+from files import claim, numbered_folder, sweep, write_json
+from monitor import LOG_EVERY, Monitor, RealFaces
 from network import choose_losses, draw_faces, gradient_penalty
 from players import build_players, frozen, networks_and_adams, set_rates, update, update_average
 from randomness import face_inputs, noise, seed_layers
@@ -114,25 +115,32 @@ def steps_an_epoch(reader, options):
     return math.ceil(reader.batches_per_epoch / options.d_steps)
 
 
-def train(options, reader, players, folder, start_step, total_steps, seconds):
-    """The training loop, from `start_step` until `total_steps` are done. Returns the signal that cut it short, or None."""
+def train(options, reader, players, folder, facts, total_steps):
+    """The training loop, from where the run that saved `facts` is, until `total_steps` are done.
+
+    Returns the signal that cut it short, or None.
+    """
     steps_per_epoch = steps_an_epoch(reader, options)
     step_images = reader.batch_size * options.d_steps
-    monitor = Monitor(folder, start_step, total_steps, steps_per_epoch, step_images, seconds, options.visualdl,
-                      sure=0.95 * (1 - options.label_smoothing))
+    start_step = facts["step"]
+    monitor = Monitor(folder, start_step, total_steps, steps_per_epoch, step_images, facts["seconds"], options.visualdl,
+                      sure=0.95 * (1 - options.label_smoothing), suspicions=facts.get("suspicions"))
     batches = reader.batches(start_step * options.d_steps)
     z = face_inputs(players.average.plan, range(100))  # seeds 0–99: the same hundred faces in every grid
-    reals = reader.faces[reader.rows[figures.evenly(len(reader))]]
-    heldout = reader.held_out_faces(round(metrics.QUICK_FACES * min(1, (64 / reader.size) ** 2)))
-    evaluates = len(heldout) >= FEWEST_HELD_OUT
+    reals = RealFaces(reader)
+    evaluates = len(reals.held_out) >= FEWEST_HELD_OUT
     if not evaluates:
-        print(f"no scores: {len(heldout)} faces held out of training are too few; {FEWEST_HELD_OUT} are enough "
+        print(f"no scores: {len(reals.held_out)} faces held out of training are too few; {FEWEST_HELD_OUT} are enough "
               "(pretreat.py --holdout)")
 
-    def sample():
+    def look(step, keep):
         ranks.average_statistics(players.average)
         if ranks.RANK == 0:
-            monitor.samples(draw_faces(players.average, z), reals)
+            faces = draw_faces(players.average, z)
+            if keep:
+                monitor.samples(faces)
+            if step and step % LOG_EVERY == 0:
+                monitor.judge_variety(faces, reals)
 
     def progress(step):
         return {"step": step, "images_seen": step * step_images, "seconds": monitor.seconds(), "options": vars(options)}
@@ -146,8 +154,8 @@ def train(options, reader, players, folder, start_step, total_steps, seconds):
         ranks.average_statistics(players.average)
         if ranks.RANK > 0:
             return {}
-        scores = metrics.quick_scores(players.average, heldout)
-        if scores["swd"] < checkpoint.best_swd(folder):
+        scores = metrics.quick_scores(players.average, reals.held_out)
+        if scores["swd"] < checkpoint.best_swd(folder, scores["n"]):
             save_generator(checkpoint.BEST, step, scores)
         return scores
 
@@ -160,13 +168,14 @@ def train(options, reader, players, folder, start_step, total_steps, seconds):
         monitor.save_losses()
         save_generator(checkpoint.LATEST, step, scores)
         # Last, because it says how far the run is: when the process dies before this line, the step counts as not done.
-        checkpoint.save_run(folder / "checkpoint.safetensors", networks, adams, progress(step))
+        checkpoint.save_run(folder / "checkpoint.safetensors", networks, adams,
+                            {**progress(step), "suspicions": monitor.suspicions})
 
     with closing(monitor), closing(batches), runtime.stop_signals(patient=ranks.LAUNCHED) as signals:
         if start_step == 0:
             (folder / checkpoint.BEST).unlink(missing_ok=True)  # of a run whose checkpoint is gone
-            figures.save_picture(folder / "reals.png", figures.grid(reals, columns=10))
-            sample()
+            figures.save_picture(folder / "reals.png", figures.grid(reals.shown, columns=10))
+            look(0, keep=True)
         saved_step = start_step
         for step in range(start_step + 1, total_steps + 1):  # counted from 1: the steps done once this one is
             set_rates(players, step - 1, options)
@@ -175,14 +184,17 @@ def train(options, reader, players, folder, start_step, total_steps, seconds):
 
             stopping = ranks.agreed_signal(signals, step)
             last = step == total_steps or stopping
+            reporting = step % LOG_EVERY == 0
             # Who stops is in a hurry. All ranks decide alike, for a status line is a meeting of theirs.
-            evaluating = evaluates and not stopping and (step % options.eval_every == 0 or step == total_steps)
+            evaluating = evaluates and not stopping and (
+                recipe.due(step, recipe.EARLY_SCORES, options.eval_every) or step == total_steps)
+            sampling = recipe.due(step, recipe.EARLY_SAMPLES, options.sample_every) or last
             with monitor.aside():
                 scores = evaluate(step) if evaluating else {}
-            if step % LOG_EVERY == 0 or evaluating or last:
-                monitor.log(scores)
-            if step % options.sample_every == 0 or last:
-                sample()
+            if reporting or evaluating or last:
+                monitor.log(scores, reals)
+            if reporting or sampling:
+                look(step, keep=sampling)
             # A small set has an epoch every few steps: the ends of several share a checkpoint.
             epoch_ended = step % steps_per_epoch == 0 and step - saved_step >= LOG_EVERY
             if step % options.save_every == 0 or epoch_ended or last:
@@ -199,18 +211,19 @@ def run(options, reader, folder, precision):
     ranks.copy_from_first(folder / "checkpoint.safetensors")
     facts = saved_facts(folder, options)
     start_step = facts["step"] if facts else 0
-    total_steps = options.steps or options.epochs * steps_an_epoch(reader, options)
+    total_steps = recipe.total_steps(options, steps_an_epoch(reader, options))
+    if start_step >= total_steps:
+        print(f"nothing left to do: the run in {folder} has {start_step} steps already, and {total_steps} are asked for; for more "
+              f"type: {recipe.command(folder, 2 * start_step)}")
+        return
     options.precision = precision
     if facts and facts["options"].get("precision", precision) != precision:
-        print(f"note: the run computed in {facts['options']['precision']} so far, now it goes on in {precision}")
+        print(f"note: the run computed in {runtime.printable(facts['options']['precision'])} so far, now it goes on in {precision}")
     print(f"run: {folder}, " + (f"going on from step {start_step} of {total_steps}" if facts else f"{total_steps} steps"))
     if options.fresh:
         print(f"to go on with it later, type --out {folder} instead of --fresh")
     if total_steps < FEW_STEPS:
         print(f"note: {total_steps} steps are few; faces begin to show after about {FEW_STEPS}: --steps {FEW_STEPS}")
-    if start_step >= total_steps:
-        print(f"nothing left to do: the run has {start_step} steps; ask for more with --steps or --epochs")
-        return
 
     players = build_players(reader.size, options, precision)
     if facts:
@@ -218,7 +231,7 @@ def run(options, reader, folder, precision):
     (folder / "samples").mkdir(exist_ok=True)
     write_json(folder / "options.json", {**vars(options), "size": reader.size, "paddle": paddle.__version__})
     try:
-        stop = train(options, reader, players, folder, start_step, total_steps, facts["seconds"] if facts else 0.0)
+        stop = train(options, reader, players, folder, facts or {"step": 0, "seconds": 0.0}, total_steps)
     except FloatingPointError as error:
         raise UserError(f"training went out of hand and was stopped: {error} is no longer a finite number. The last good "
                         f"checkpoint, if one was written, is kept in {folder}. Start again with --fresh and a smaller "
@@ -227,7 +240,8 @@ def run(options, reader, folder, precision):
         command = f"--out {folder} instead of --fresh" if options.fresh else "the same command"
         raise UserError(f"stopped and saved in {folder}; {command} goes on from there", status=128 + stop)
     print(f"done: {folder}/samples shows how the faces grew, {folder}/loss.png how the training went\n"
-          "next: python generator.py --n 16" + ("" if folder == checkpoint.RUN else f" --weights {checkpoint.best_of(folder)}"))
+          f"more steps make better faces: {recipe.command(folder, 2 * total_steps)}\n"
+          f"next: python generator.py --n 16 --weights {shlex.quote(str(checkpoint.best_of(folder)))}")
 
 
 @contextmanager
@@ -240,6 +254,7 @@ def own_folder(options):
     folder = numbered_folder(options.out) if options.fresh else Path(options.out)
     folder.mkdir(parents=True, exist_ok=True)
     with claim(folder):
+        sweep(folder, folder / "samples")
         yield folder
 
 
@@ -254,8 +269,9 @@ def main():
     which = f" with {options.where}" if options.where else ""
     print(f"data: {len(reader)} faces{which} of {reader.size} px in {options.data}, "
           f"{reader.batches_per_epoch} batches of {reader.batch_size} an epoch")
+    recipe.settle_folder(options, reader.manifest["sources"])
     recipe.settle_augmentation(options, len(reader))
-    device = runtime.choose_device(options.device)
+    device = runtime.choose_device(options.device, aloud=True)
     precision = runtime.choose_precision(options.amp, device)
     if options.spectral_norm and device == "gpu" and precision != "float32":
         raise UserError("--spectral-norm: Paddle computes it in float32 alone; leave --amp off")

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import paddle
@@ -118,6 +119,31 @@ def test_a_stopped_launcher_leaves_a_saved_run(faces16, tmp_path, count):
     assert launcher.wait(timeout=60) != 0
     assert "stopped and saved in" in (tmp_path / "log" / "workerlog.0").read_text()
     assert checkpoint.read_facts(tmp_path / "run" / "checkpoint.safetensors")["step"] > 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent died")
+def test_the_ranks_of_a_killed_launcher_save_and_end(faces16, tmp_path):
+    launcher = start(tmp_path, faces16, "train.py", "--steps", 100_000, launcher=(*LAUNCH, "--nproc_per_node", 2))
+    wait_for(tmp_path / "run" / "samples" / "0000_000000.png", launcher)
+    processes = workers(launcher)
+    launcher.kill()
+    launcher.wait()
+    _, left = psutil.wait_procs(processes, timeout=60)
+    for process in left:
+        process.kill()
+    assert len(processes) == 2 and not left
+    assert "stopped and saved in" in (tmp_path / "log" / "workerlog.0").read_text()
+    assert checkpoint.read_facts(tmp_path / "run" / "checkpoint.safetensors")["step"] > 0
+
+
+def test_a_launcher_that_is_gone_already(monkeypatch):
+    monkeypatch.setattr(ranks, "LAUNCHED", True)
+    monkeypatch.setattr(ranks, "LAUNCHER", -1)
+    monkeypatch.setattr(os, "getsid", lambda _: os.getpid())
+    monkeypatch.setattr(ranks.ctypes, "CDLL", lambda _: SimpleNamespace(prctl=lambda *_: 0))
+    monkeypatch.setattr(sys, "platform", "linux")
+    with pytest.raises(runtime.UserError, match="launcher has ended"):
+        ranks.join()
 
 
 def test_on_gpus_batch_norm_sees_all_ranks(monkeypatch):

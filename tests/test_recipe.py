@@ -4,6 +4,7 @@ from types import SimpleNamespace
 import pytest
 
 import recipe
+from runtime import UserError
 
 
 @pytest.fixture
@@ -55,3 +56,41 @@ def test_options_that_came_later_do_not_stop_an_older_run(parse):
         "--halve-after (it has 0, you ask for 7500)"]
     assert recipe.differences({**vars(options), "pictures": "bb"}, options)[0].startswith("--data (")
     assert recipe.differences(vars(options), SimpleNamespace(**vars(options))) == []
+
+
+def test_what_a_run_does_not_say_of_itself_gets_a_sentence(parse):
+    options = parse("")
+    options.pictures, options.labelled = "aa", ""
+    for key in ("seed", "channels", "pictures", "lr_d"):
+        before = {name: value for name, value in vars(options).items() if name != key}
+        with pytest.raises(UserError, match=f"{key}.*--fresh"):
+            recipe.differences(before, options)
+
+
+def test_a_run_is_long_enough_for_faces(parse):
+    for line, steps_per_epoch, steps in (("", 6, 2500), ("", 12_000, 96_000), ("--epochs 8", 6, 48), ("--steps 7", 6, 7),
+                                         ("--steps 7 --epochs 9", 6, 7)):
+        assert recipe.total_steps(parse(line), steps_per_epoch) == steps
+
+
+def test_samples_and_scores_are_due_early_and_then_regularly():
+    def steps(early, every):
+        return [step for step in range(1, 8001) if recipe.due(step, early, every)]
+
+    assert steps(recipe.EARLY_SAMPLES, 500)[:5] == [50, 100, 200, 500, 1000]
+    assert steps(recipe.EARLY_SCORES, 4000) == [500, 1000, 2000, 4000, 8000]
+
+
+def test_built_in_faces_have_a_folder_of_their_own(parse, capsys):
+    for line, sources, folder in (("", recipe.BUILTIN_SOURCES, "Output-builtin"), ("", ["img_align_celeba.zip"], "Output"),
+                                  ("--out here", recipe.BUILTIN_SOURCES, "here")):
+        options = parse(line)
+        recipe.settle_folder(options, sources)
+        assert options.out == folder and ("Output-builtin" in capsys.readouterr().out) == (folder == "Output-builtin")
+
+
+def test_what_to_type_to_go_on(parse):
+    for typed, wanted in (("", ""), ("--steps 5 --lr 1e-3", "--lr 1e-3"), ("--epochs=5 --no-flip", "--no-flip"),
+                          ("--out a --data b", "--out a --data b"), ("--fresh", "--out 'new run'"),
+                          ("--out a --fresh --data b --out=c", "--data b --out 'new run'")):
+        assert recipe.command("new run", 9, typed.split()) == " ".join(f"python train.py {wanted} --steps 9".split())

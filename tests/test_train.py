@@ -1,7 +1,9 @@
+import io
 import json
 import math
 import os
 import random
+import shlex
 import signal
 import subprocess
 import sys
@@ -21,6 +23,7 @@ import figures
 import files
 import monitor
 import pretreat
+import recipe
 import train
 from players import build_players, frozen, networks_and_adams, update_average
 from randomness import draws, noise
@@ -79,19 +82,48 @@ def test_a_run_leaves_what_the_readme_promises(training, tmp_path):
     assert json.loads((run / "options.json").read_text())["channels"] == 4
 
 
+def test_samples_and_scores_come_early(training, tmp_path, monkeypatch):
+    monkeypatch.setattr(recipe, "EARLY_SAMPLES", (1, 4))
+    monkeypatch.setattr(recipe, "EARLY_SCORES", (2,))
+    monkeypatch.setattr(train, "FEWEST_HELD_OUT", 1)
+    result = training("--steps", 6, "--sample-every", 3, "--eval-every", 5)
+    assert sorted(os.listdir(tmp_path / "run" / "samples")) == [
+        "0000_000000.png", "0001_000001.png", "0001_000003.png", "0002_000001.png", "0002_000003.png"]
+    assert [line["step"] for line in log(tmp_path / "run")] == [2, 5, 6]
+    for line in log(tmp_path / "run"):  # beside each score that of real faces
+        assert f"SWD {line['swd']:.1f} (real faces: {line['real_swd']:.1f})" in result.out and line["real_swd"] < line["swd"]
+
+
+def test_a_run_on_the_built_in_faces_stays_out_of_the_way(command, faces16, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = command(train, "--data", faces16, *TINY, "--steps", 1)
+    assert os.listdir(tmp_path) == ["Output-builtin"] and "Output-builtin, because" in result.out
+    assert result.out.splitlines()[-1].endswith("--n 16 --weights Output-builtin/generator.safetensors")
+
+
+def test_the_command_that_a_run_ends_with_goes_on_with_it(training, command, tmp_path):
+    training("--steps", 1)
+    said = training("--fresh", "--steps", 2, "--lr", 1e-3).out
+    words = shlex.split(next(line.partition(": ")[2] for line in said.splitlines() if line.startswith("more steps")))
+    assert words[:2] == ["python", "train.py"]
+    assert f"run: {tmp_path / 'run-2'}, going on from step 2 of 4" in command(train, *words[2:]).out
+
+
 def test_epochs_count_passes_over_the_faces(training, tmp_path):
     training("--epochs", 3)
     assert checkpoint.read_facts(tmp_path / "run" / "checkpoint.safetensors")["step"] == 9
-    assert "nothing left" in training("--epochs", 3).out
+    for epochs in (3, 2):
+        said = training("--epochs", epochs).out
+        assert "9 steps already" in said and "--steps 18" in said and "going on" not in said
     training("--epochs", 4)
     assert checkpoint.read_facts(tmp_path / "run" / "checkpoint.safetensors")["step"] == 12
 
 
-@pytest.mark.parametrize("recipe", ["--d-steps 2 --halve-after 2", "--preset classic", "--amp off",
+@pytest.mark.parametrize("options", ["--d-steps 2 --halve-after 2", "--preset classic", "--amp off",
                                     "--loss hinge --spectral-norm --r1 1 --up resize --no-flip"])
-def test_a_resumed_run_has_bitwise_the_weights_of_one_never_interrupted(command, faces16, tmp_path, recipe):
+def test_a_resumed_run_has_bitwise_the_weights_of_one_never_interrupted(command, faces16, tmp_path, options):
     def run(name, *arguments):
-        return command(train, "--data", faces16, "--out", tmp_path / name, *TINY, *recipe.split(), *arguments)
+        return command(train, "--data", faces16, "--out", tmp_path / name, *TINY, *options.split(), *arguments)
 
     run("whole", "--steps", 7)
     run("parts", "--steps", 3)
@@ -152,6 +184,13 @@ def test_other_faces_stop_too(training, command, tmp_path, faces16):
     os.link(faces16 / "faces.npy", other / "faces.npy")
     result = training("--steps", 4, "--data", other)
     assert result.status == 2 and "--data" in result.err
+
+
+def test_what_a_killed_run_was_writing_is_deleted(training, tmp_path):
+    for name in ("run/.writing-loss.png", "run/samples/.writing-0001_000001.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert training("--steps", 1).status == 0 and not list(tmp_path.glob("**/.writing-*"))
 
 
 def test_fresh_starts_beside_the_old_run(training, tmp_path):
@@ -367,6 +406,9 @@ def test_a_gpu_that_is_not_there(training, monkeypatch):
     monkeypatch.setattr(paddle, "is_compiled_with_cuda", lambda: False)
     result = training("--steps", 1, "--device", "gpu")
     assert result.status == 2 and "--device cpu" in result.err
+    assert "device: cpu" in training("--steps", 1, "--device", "auto").out
+    monkeypatch.setattr(paddle, "is_compiled_with_cuda", lambda: True)
+    monkeypatch.setattr(paddle.device.cuda, "device_count", lambda: 0)
     assert "no usable GPU" in training("--steps", 1, "--device", "auto").out
 
 
@@ -377,10 +419,9 @@ def test_a_checkpoint_that_is_not_one(training, tmp_path):
     assert result.status == 2 and "checkpoint.safetensors" in result.err and "--fresh" in result.err
 
 
-def quiet_monitor(folder, faces=None):
+def quiet_monitor(folder, start_step=0, suspicions=None):
     said = []
-    watching = monitor.Monitor(folder, 0, 1000, 10, 4)
-    (folder / "samples").mkdir()
+    watching = monitor.Monitor(folder, start_step, 1000, 10, 4, suspicions=suspicions)
     watching.warn = said.append
     return watching, said
 
@@ -404,26 +445,80 @@ def test_the_curves_of_a_long_run_are_means_of_few_steps(tmp_path, monkeypatch):
         assert values.mean() == pytest.approx(losses[:steps, 0].mean(), rel=0.01)
 
 
-def test_a_discriminator_that_always_wins_earns_a_warning(tmp_path):
+def test_a_discriminator_that_always_wins_earns_a_warning(tmp_path, monkeypatch):
+    monkeypatch.setattr(monitor, "LOG_EVERY", 2)
     watching, said = quiet_monitor(tmp_path)
-    for d_real in [0.99] * 4 + [0.6] + [0.99] * 6:
+    for d_real in [0.75] * 10 + [0.99] * 5 + [0.9] + [0.99] * 12:  # the good steps first, and a doubt later
+        if watching.step == 13:  # an interruption
+            watching.save_losses()
+            watching, said = quiet_monitor(tmp_path, 13)
         watching.record(*map(paddle.to_tensor, (0.1, 5.0, d_real, 0.01)))
-        watching.log({})
-        assert len(said) == (watching.step >= 10)
+        if watching.step % 2 == 0:
+            watching.log({})
+        assert len(said) == (watching.step >= 20)  # again only at step 30
     assert "--lr" in said[0]
 
 
-def test_samples_without_variety_earn_a_warning(tmp_path):
-    watching, said = quiet_monitor(tmp_path)
-    reals = np.random.default_rng(0).integers(0, 256, (100, 16, 16, 3), dtype=np.uint8)
-    alike = reals[:1].repeat(100, axis=0)
-    watching.step = 1
-    watching.samples(alike, reals)  # an untrained generator's are always alike
-    for faces in [reals, reals, reals, alike, alike, alike, alike]:  # the last ones for 600 steps
-        assert not said
-        watching.step += 200
-        watching.samples(faces, reals)
-    assert len(said) == 1 and "alike" in said[0]
+def faces_of(seed):
+    """A hundred faces that are one, but for their light: as bright and as contrasted as chance has it."""
+    face = draws(seed, "test face").integers(0, 256, (1, 16, 16, 3))
+    return (face * draws(seed, "test light").uniform(0.2, 1, (100, 1, 1, 1))).astype(np.uint8)
+
+
+def test_faces_that_are_all_alike_earn_a_warning(tmp_path):
+    varied = draws(0, "test").integers(0, 256, (100, 16, 16, 3), dtype=np.uint8)
+    reals, suspicions, warned = SimpleNamespace(likeness=0.2), {}, []
+    for line in range(12):  # lines 3 to 11 are of a collapse that changes its face; at line 5 it seems to be over
+        watching, said = quiet_monitor(tmp_path, 100 * line, suspicions)  # interrupted after each line
+        watching.judge_variety(varied if line < 3 or line == 5 else faces_of(line), reals)
+        suspicions = watching.suspicions
+        warned += [line] * len(said)
+    assert warned == [9]
+
+
+def test_suspicions_outlive_an_interruption(training, monkeypatch):
+    monkeypatch.setattr(train, "LOG_EVERY", 1)
+    monkeypatch.setattr(monitor, "ALIKE", -10)  # whatever faces are drawn
+    assert "WARNING" not in training("--steps", 3).out
+    said = training("--steps", 6).out
+    assert "WARNING, step 5: The generated faces" in said and said.count("WARNING") == 1
+
+
+def npy(array):
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
+SOUND = npy(np.ones((10, 4), np.float32))
+LOSSES = {"sound": SOUND, "empty": b"", "junk": bytes(range(256)) * 9, "text": b"0.1 0.2 0.3 0.4\n" * 9, "magic alone": SOUND[:6],
+          "cut in its header": SOUND[:40], "no rows where ten are promised": SOUND[:128], "cut short": SOUND[:-3],
+          "another version": SOUND[:6] + b"\x09" + SOUND[7:], "no dict for a header": SOUND[:10] + b"(" * 118 + SOUND[128:],
+          "terabytes promised": SOUND.replace(b"(10, 4)", b"(10000000000000, 4)").replace(b" " * 12, b"", 1),
+          "fewer than no rows": SOUND.replace(b"(10, 4)", b"(-9, 4)"), "float64": npy(np.ones((10, 4))),
+          "integers": npy(np.ones((10, 4), np.int32)), "big-endian": npy(np.ones((10, 4), ">f4")),
+          "complex": npy(np.ones((10, 4), np.complex64)), "objects": npy(np.full((10, 4), None)),
+          "text in an array": npy(np.full((10, 4), "x")), "records": npy(np.ones(10, [("d_loss", "f4")])),
+          "one row": npy(np.ones(4, np.float32)), "a single number": npy(np.float32(1)),
+          "five columns": npy(np.ones((10, 5), np.float32)),
+          "three axes": npy(np.ones((10, 4, 1), np.float32)), "infinite": npy(np.full((10, 4), np.inf, np.float32)),
+          "a zip": b"PK\x03\x04" + SOUND}
+LINES = [b'{"step": null}', b'{"step": "2"}', b'{"step": true}', b'{"step": 2.0}', b'{"step": NaN}', b'{"step": [2]}', b'{"Step": 2}',
+         b"null", b"2", b'"step"', b"[2]", b"", b"{", b"\xff\xfe\x00", b'{"step": 2, "d_loss": "\xff"}', b"[" * 100_000,
+         b'{"step": ' + b"9" * 5000 + b"}", b'{"step": 4}']
+
+
+@pytest.mark.parametrize("damage", LOSSES)
+def test_damaged_curves_and_logs_do_not_stop_a_run(tmp_path, capsys, damage):
+    (tmp_path / "losses.npy").write_bytes(LOSSES[damage])
+    (tmp_path / "log.jsonl").write_bytes(b"\n".join([b'{"step": 1}', *LINES, b'{"step": 3}', b'{"step": 3']))
+    watching, _ = quiet_monitor(tmp_path, 3)
+    assert [line["step"] for line in log(tmp_path)] == [1, 3]
+    assert capsys.readouterr().out.count("losses.npy could not be read") == (damage != "sound")
+    watching.record(*map(paddle.to_tensor, (0.5, 0.5, 0.5, 0.5)))
+    watching.save_losses()
+    before = [[1] * 4] * 3 if damage == "sound" else [[np.nan] * 4] * 3
+    assert np.array_equal(np.load(tmp_path / "losses.npy"), np.float32([*before, [0.5] * 4]), equal_nan=True)
 
 
 def test_visualdl_that_is_missing_gets_a_sentence(training, monkeypatch):
@@ -473,7 +568,7 @@ def killed_again_and_again(folder, faces16, kills, steps, amp, threads):
         running.send_signal(signal.SIGKILL)
         running.wait()
         if path.exists():
-            checkpoint.read_tensors(path)  # whole, whenever the process died
+            load_file(path)  # whole, whenever the process died
     last = start("killed")
     assert last.wait() == 0, last.stderr.read()
     return folder / "killed", folder / "whole"
