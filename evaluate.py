@@ -9,10 +9,16 @@ with --conditional also attributes.png, the same seeds with the attributes of mo
 """
 import runtime  # noqa: I001  (first: it prepares the CPU before Paddle is imported)
 
+import json
+import os
+import tempfile
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+from tqdm import tqdm
 
 import fid
 import figures
@@ -21,20 +27,23 @@ from checkpoint import describe_generator, find_generator, load_discriminator, l
 from dataReader import DataReader, map_faces
 from files import write_json
 from network import SIZES, draw_faces
-from photos import Crop, decode, list_pictures, reason
+from intake.sources import list_pictures
+from photos import Crop, decode, reason
 from randomness import draws, face_inputs
-from runtime import UserError
+from runtime import UserError, printable
 from zoo import Plan
 
 FEWEST, FEW = 20, 500  # faces that can be scored at all; that make scores worth something
+MAX_NAMED = 3  # pictures that were skipped
+NOTHING_KNOWN = {"where": "", "pictures": "", "labels": {}, "scores": {}}  # of faces that another program drew
 COLUMNS = {"swd_mean": ("SWD", "{:.1f}"), "ms_ssim": ("MS-SSIM", "{:.3f}"), "two_sample": ("two-sample", "{:.3f}"),
            "two_sample_error": ("±", "{:.3f}"), "nearest": ("nearest", "{:.2f}"), "nearest_1%": ("closest 1%", "{:.2f}"),
            "fid": ("FID", "{:.1f}"), "kid": ("KID", "{:.4f}"), "kid_error": ("±", "{:.4f}")}
 LEGEND = """SWD         sliced Wasserstein distance of patches, x 1000, mean over the levels; lower is better
 MS-SSIM     likeness of random pairs; best as the real faces', more means less variety
 two-sample  how often a small network tells them from real faces; 0.5 is perfect
-nearest     distance to the nearest training face, over that of held-out faces: copies are near 0 (training faces themselves
-            are 0, and blur makes it small)
+nearest     distance to the nearest training face, over that of held-out faces: copies are near 0, and blur makes it small (the
+            real faces are training faces: for them it is the nearest other one)
 closest 1%  the same of those nearest to a training face"""
 
 
@@ -42,7 +51,7 @@ def read_options():
     """Every option of the command."""
     parser = runtime.Parser(__doc__)
     add = parser.add_argument
-    add("--fake", type=Path, metavar="PATH", help="a weights file, a folder or .zip of pictures, or a .npy file of uint8 "
+    add("--fake", metavar="PATH", help="a weights file, a folder or .zip of pictures, or a .npy file of uint8 "
         "[N, S, S, 3] (default: the generator that generator.py draws with)")
     add("--real", default="imgs", metavar="DIR", help="packed faces; compared with are those held out (default: imgs)")
     add("--n", type=runtime.number(int, FEWEST), default=2000, help="how many faces (default: 2000, or as many as are held out)")
@@ -51,34 +60,133 @@ def read_options():
     add("--fid", action="store_true", help="also FID and KID, with the Inception network of pytorch-fid")
     add("--inception", metavar="FILE", help="its weights, where they are not to be fetched")
     add("--device", choices=("auto", "cpu", "gpu"), default="auto", help="(default: auto, a GPU where there is one)")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.fake == "":
+        raise UserError("--fake: expected a weights file, a folder, a .zip or a .npy file, not an empty name")
+    return options
 
 
-def read_fakes(path, generator, count, size, seed):
-    """At most `count` faces of what `path` names, drawn by the `generator` where it is a weights file."""
-    if generator:
-        check_size(path, generator.size, size)
-        return draw_faces(generator, face_inputs(generator.plan, range(seed, seed + count)))
-    if path.suffix == ".npy":
-        if not path.exists():
-            raise UserError(f"--fake {path}: no such file")
-        faces = map_faces(path)[0]
-        check_size(path, faces.shape[1], size)
-        return faces[chosen(len(faces), count, seed)]
-    pictures, faces = list_pictures([path], "--fake"), []
-    for row in chosen(len(pictures), count, seed):
+def open_fakes(path):
+    """What --fake names, before any of it is drawn or decoded. Raises UserError where it cannot be read.
+
+    It has a `generator` or, where that is None, `stored` faces (an array, or pictures), and `facts` about it; the `size` of its
+    faces, None where that can be chosen, and how many are `available`.
+    """
+    try:
+        if path.is_dir() and path.suffix not in (".safetensors", ".npy"):
+            os.listdir(path)
+        elif not path.is_fifo():  # which would be waited for
+            open(path, "rb").close()
+    except FileNotFoundError:
+        raise UserError(f"--fake {path}: no such file or folder") from None
+    except OSError as error:
+        raise UserError(f"--fake {path}: cannot be read ({error.strerror})") from None
+    if path.suffix == ".safetensors":
+        generator, facts = load_generator(path)
+        return SimpleNamespace(path=path, generator=generator, facts=facts, size=generator.size, available=float("inf"))
+    stored = map_faces(path)[0] if path.suffix == ".npy" else list_pictures([path], "--fake")
+    size = stored.shape[1] if path.suffix == ".npy" else None
+    return SimpleNamespace(path=path, generator=None, stored=stored, facts=NOTHING_KNOWN, size=size, available=len(stored))
+
+
+def open_reals(folder, facts):
+    """(held-out faces, training faces), with the labels that a generator takes where the packed faces have them: DataReaders."""
+    labels = list(facts["labels"])
+    there = set(labels) <= set(DataReader(folder, 1, split="all").manifest.get("attributes", []))
+    if not there:
+        print(f"note: {folder} has no labels by which to tell whether the attributes are there (pretreat.py --attributes)")
+    heldout, training = (DataReader(folder, 1, split=split, where=facts["where"], conditional=",".join(labels) if there else "")
+                         for split in ("heldout", "train"))
+    if not SIZES[0] <= heldout.size <= SIZES[-1]:
+        raise UserError(f"{folder}: faces of {heldout.size} px cannot be scored; pack them with pretreat.py --size 64, "
+                        f"or from {SIZES[0]} to {SIZES[-1]}")
+    return heldout, training
+
+
+def open_discriminator(fakes, training):
+    """The discriminator of a generator's run; None where there is no run, or one on other faces than these, or with labels."""
+    if not fakes.generator:
+        return None
+    path = fakes.path.with_name("checkpoint.safetensors")
+    options = (read_facts(path) or {"options": {}})["options"]
+    if options.get("pictures") != training.fingerprint() or options.get("labels"):
+        return None
+    return load_discriminator(path, training.size)
+
+
+def open_inputs(options):
+    """All that the command reads and writes, opened and checked before anything takes long. Raises UserError."""
+    fakes = open_fakes(Path(options.fake) if options.fake else find_generator())
+    heldout, training = open_reals(options.real, fakes.facts)
+    if fakes.size not in (None, heldout.size):
+        raise UserError(f"--fake {fakes.path}: its faces have {fakes.size} px, those in --real {heldout.size}; name faces packed "
+                        f"with pretreat.py --size {fakes.size}")
+    count = min(options.n, len(heldout), len(training), fakes.available)
+    inputs = SimpleNamespace(
+        fakes=fakes, heldout=heldout, training=training, count=count, discriminator=open_discriminator(fakes, training),
+        same_split=fakes.facts["pictures"] in ("", training.fingerprint()))  # nothing is known of pictures, nor of older weights
+    check_count(count, inputs)
+    inputs.inception = fid.load_inception(fid.find_inception(options.inception)) if options.fid or options.inception else None
+    try:
+        options.out.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=options.out).close()
+    except OSError as error:
+        raise UserError(f"--out {options.out}: no folder that can be written to ({error.strerror}); name another") from None
+    return inputs
+
+
+def check_count(count, inputs):
+    """Raises UserError where `count` faces are too few for scores."""
+    if count < FEWEST:
+        raise UserError(f"{count} faces are too few, scores need {FEWEST}: {inputs.fakes.path} must hold so many, and "
+                        f"{inputs.heldout.path} as many held out of training (it has {len(inputs.heldout)}; "
+                        "pretreat.py --holdout, and then train again)")
+
+
+def describe(inputs, options):
+    """Prints what will be compared, and what is to be said against it."""
+    if inputs.fakes.generator:
+        print(f"{printable(inputs.fakes.path)}: {describe_generator(inputs.fakes.facts)}")
+    print(f"comparing {inputs.count:,} faces with as many that were held out of training"
+          + (f"; {options.n:,} were asked for, but there are no more" if inputs.count < options.n else ""))
+    if inputs.count < FEW:
+        print(f"note: so few make noisy scores; with {FEW} held out, before training, they mean more (pretreat.py --holdout)")
+    if not inputs.same_split:
+        print(f"note: these weights were trained on other faces than those of {options.real}, perhaps on some that are held out "
+              "here: the scores may flatter them")
+
+
+@contextmanager
+def progress(inputs):
+    """A bar over the stages of the work; yields done(stage, share=1), to be called when so much of a stage is done."""
+    count, area = inputs.count, (inputs.heldout.size / 64) ** 2
+    seconds = {  # as measured on one core; the proportions are what counts
+        "drawing": 0.018 * count * area, "nearest": 3e-6 * count * len(inputs.training),
+        "features": 1.0 * count * bool(inputs.inception), "scores": (0.19 * count + 42) * area}
+    with tqdm(total=sum(seconds.values()), desc="scoring", bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}",
+              smoothing=0, disable=None) as bar:
+        yield lambda stage, share=1: bar.update(min(share * seconds[stage], bar.total - bar.n))
+
+
+def read_fakes(inputs, seed):
+    """The faces of --fake: uint8 [N, S, S, 3], N as planned, less the pictures that could not be read."""
+    fakes = inputs.fakes
+    if fakes.generator:
+        return draw_faces(fakes.generator, face_inputs(fakes.generator.plan, range(seed, seed + inputs.count)))
+    rows = chosen(len(fakes.stored), inputs.count, seed)
+    if fakes.size:
+        return fakes.stored[rows]
+    faces, skipped = [], []
+    for picture in (fakes.stored[row] for row in rows):
         try:
-            faces.append(decode(pictures[row].read(), size, Crop("center")))
+            faces.append(decode(picture.read(), inputs.heldout.size, Crop("center")))
         except Exception as error:  # whatever a broken file makes a decoder say
-            print(f"skipped {pictures[row].name}: {reason(error)}")
+            skipped.append(printable(f"skipped {picture.name}: {reason(error)}"))
+    if len(skipped) > MAX_NAMED:
+        skipped[MAX_NAMED:] = [f"skipped {len(skipped) - MAX_NAMED:,} more of {len(rows):,} pictures"]
+    for line in skipped:
+        tqdm.write(line)  # above the bar
     return np.array(faces)
-
-
-def check_size(path, size, wanted):
-    """Raises UserError where faces to be compared differ in size."""
-    if size != wanted:
-        raise UserError(f"--fake {path}: its faces have {size} px, those in --real {wanted}; name faces packed with "
-                        f"pretreat.py --size {size}")
 
 
 def chosen(available, count, seed):
@@ -109,94 +217,116 @@ def table(scores):
     return "\n".join(row[0].ljust(18) + "".join(cell.rjust(12) for cell in row[1:]) for row in rows)
 
 
-def judge_discriminator(path, fakes, heldout, known, fingerprint):
-    """How often a run's own discriminator was right, by kind of face, printed and returned.
+def gather(inputs, seed, done):
+    """The sets of faces, name → uint8 [N, S, S, 3], and the places of the "real faces" in the training faces."""
+    fakes = read_fakes(inputs, seed)
+    check_count(len(fakes), inputs)
+    heldout, training = inputs.heldout, inputs.training
+    places = chosen(len(training), len(fakes), seed)
+    plan = inputs.fakes.generator.plan if inputs.fakes.generator else Plan(size=heldout.size)
+    faces = {"held out": heldout.faces[heldout.rows[chosen(len(heldout), len(fakes), seed)]], "generated": fakes,
+             **metrics.baselines(training.faces[training.rows[places]], plan, seed)}
+    done("drawing")
+    return faces, places
 
-    {} where no checkpoint lies beside the generator, or one that was trained on other faces than these, or with their labels.
-    """
-    path = path.with_name("checkpoint.safetensors")
-    facts = read_facts(path)
-    if facts is None or facts["options"]["pictures"] != fingerprint or facts["options"].get("labels"):
-        return {}
-    discriminator = load_discriminator(path, fakes.shape[1])
-    right = {"training faces": float((metrics.judge_all(discriminator, known) > 0).mean()),
-             "held-out faces": float((metrics.judge_all(discriminator, heldout) > 0).mean()),
-             "generated": float((metrics.judge_all(discriminator, fakes) < 0).mean())}
+
+def score_sets(faces, places, inputs, seed, done):
+    """All scores of each set but the held-out faces; and pairs of the most similar generated and training faces, ten of each."""
+    together = np.concatenate(list(faces.values()))
+    itself = np.concatenate([places if name == "real faces" else np.full(len(some), -1) for name, some in faces.items()])
+    distances, closest = (np.split(found, len(faces)) for found in metrics.nearest(
+        together, inputs.training, itself, progress=partial(done, "nearest")))
+    features = np.split(fid.features(inputs.inception, together), len(faces)) if inputs.inception else [None] * len(faces)
+    done("features")
+    sets = {name: SimpleNamespace(faces=some, distances=far, features=seen)
+            for (name, some), far, seen in zip(faces.items(), distances, features)}
+    reals, scores = sets.pop("held out"), {}
+    for name, some in sets.items():
+        scores[name] = score(some, reals, seed)
+        done("scores", 1 / len(sets))
+    similar = sets["generated"].distances.argsort()[:10]
+    copied = inputs.training.rows[closest[list(faces).index("generated")][similar]]
+    return scores, (faces["generated"][similar], inputs.training.faces[copied])
+
+
+def compare_counts(count, facts, folder):
+    """Says where scores that these may be compared with are of another number of faces."""
+    try:
+        earlier = json.loads((folder / "scores.json").read_text(encoding="utf-8"))["n"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        earlier = count  # there are none
+    for others, number in (("the weights bring along", facts["scores"].get("n", count)), (f"{folder}/scores.json had", earlier)):
+        if number != count:
+            print(f"note: the scores that {others} are of {printable(number)} faces, these of {count}: do not compare them")
+
+
+def judge_discriminator(discriminator, faces):
+    """How often a run's own discriminator was right, by kind of face, printed and returned."""
+    right = {"training faces": float((metrics.judge_all(discriminator, faces["real faces"]) > 0).mean()),
+             "held-out faces": float((metrics.judge_all(discriminator, faces["held out"]) > 0).mean()),
+             "generated": float((metrics.judge_all(discriminator, faces["generated"]) < 0).mean())}
     print("the discriminator of the run is right on " + ", ".join(f"{share:.1%} of {name}" for name, share in right.items())
           + (": it knows the training faces by heart" if right["training faces"] > right["held-out faces"] + 0.1 else ""))
     return right
 
 
-def judge_attributes(generator, where, options):
-    """Whether a conditional generator draws what it is asked for, printed and returned, with a figure; {} where it is none."""
-    if not generator or not generator.plan.labels:
-        return {}
-    names = list(generator.plan.labels)
-    if not set(names) <= set(DataReader(options.real, 1).manifest.get("attributes", [])):
-        print(f"note: {options.real} has no labels by which to tell whether the attributes are there (pretreat.py --attributes)")
-        return {}
-    training, heldout = (DataReader(options.real, 1, split=split, where=where, conditional=",".join(names))
-                         for split in ("train", "heldout"))
-    shown = metrics.attributes_shown(generator, training, heldout, options.seed)
+def judge_attributes(inputs, options):
+    """Whether a conditional generator draws what it is asked for, printed and returned, with a figure."""
+    generator = inputs.fakes.generator
+    shown = metrics.attributes_shown(generator, inputs.training, inputs.heldout, options.seed)
     print("\na small network, trained on the labels of real faces, is right about"
           + "".join(f"\n{name:18}" + ", ".join(f"{share:.1%} {what}" for what, share in shares.items())
                     for name, shares in shown.items()))
     usual = {name: max((-1, 1), key=labels.count) for name, labels in generator.plan.labels.items()}
     asked = {"as most faces": usual}
-    asked |= {f"{'' if usual[name] < 0 else 'not '}{name}": usual | {name: -usual[name]} for name in names}
+    asked |= {f"{'' if usual[name] < 0 else 'not '}{name}": usual | {name: -usual[name]} for name in shown}
     rows = {title: draw_faces(generator, face_inputs(generator.plan, range(12), labels)) for title, labels in asked.items()}
     figures.save_rows(options.out / "attributes.png", rows)
     return shown
 
 
+def judge_extras(faces, inputs, options):
+    """What there is besides scores, by its name in scores.json; and a sentence about each that failed."""
+    extras, found, failed = {}, {}, []
+    if inputs.discriminator:
+        extras["discriminator is right"] = partial(judge_discriminator, inputs.discriminator, faces)
+    if inputs.training.conditional:
+        extras["attributes"] = partial(judge_attributes, inputs, options)
+    for name, judge in extras.items():
+        try:
+            found[name] = judge()
+        except Exception as error:  # whatever it is, the scores are worth more
+            failed.append(f"{name} ({reason(error)})")
+    return found, failed
+
+
 def main():
-    """The command: reads its options, gathers the faces, scores them, and writes table, file and page."""
+    """The command: opens what it is to read, scores the faces, writes table, file and page, and then what there is besides."""
     options = read_options()
-    path = options.fake or find_generator()
-    generator, facts = load_generator(path) if path.suffix == ".safetensors" else (None, {"where": "", "pictures": ""})
-    if generator:
-        print(f"{path}: {describe_generator(facts)}")
-    heldout, training = (DataReader(options.real, 1, split=split, where=facts["where"]) for split in ("heldout", "train"))
-    if not SIZES[0] <= heldout.size <= SIZES[-1]:
-        raise UserError(f"{options.real}: faces of {heldout.size} px cannot be scored; pack them with pretreat.py --size 64, "
-                        f"or from {SIZES[0]} to {SIZES[-1]}")
     runtime.choose_device(options.device)
-    fakes = read_fakes(path, generator, min(options.n, len(heldout), len(training)), heldout.size, options.seed)
-    count = len(fakes)
-    if count < FEWEST:
-        raise UserError(f"{count} faces are too few, scores need {FEWEST}: {path} must hold so many, and {options.real} as many "
-                        f"held out of training (it has {len(heldout)}; pretreat.py --holdout, and then train again)")
-    print(f"comparing {count:,} faces with as many that were held out of training"
-          + (f"; {options.n:,} were asked for, but there are no more" if count < options.n else ""))
-    if count < FEW:
-        print(f"note: so few make noisy scores; with {FEW} held out, before training, they mean more (pretreat.py --holdout)")
-    same_split = facts["pictures"] in ("", training.fingerprint())  # nothing is known of pictures, nor of older weights
-    if not same_split:
-        print(f"note: these weights were trained on other faces than those of {options.real}, perhaps on some that are held out "
-              "here: the scores may flatter them")
-    inception = fid.load_inception(fid.find_inception(options.inception)) if options.fid or options.inception else None
-    options.out.mkdir(parents=True, exist_ok=True)
+    inputs = open_inputs(options)
+    describe(inputs, options)
+    with progress(inputs) as done:
+        faces, places = gather(inputs, options.seed, done)
+        scores, pairs = score_sets(faces, places, inputs, options.seed, done)
+    count, fakes = len(faces["generated"]), inputs.fakes
+    print(f"\nThe scores of {count:,} faces against {count:,} held-out ones depend on this number. The row \"real faces\" has those\n"
+          f"of {count:,} training faces against the same held-out ones: what scores like them is as good as real, as far as this\n"
+          f"number tells.\n\n{table(scores)}\n\n{LEGEND}")
+    compare_counts(count, fakes.facts, options.out)
 
-    real_faces = heldout.faces[heldout.rows[chosen(len(heldout), count, options.seed)]]
-    known_faces = training.faces[training.rows[chosen(len(training), count, options.seed)]]
-    plan = generator.plan if generator else Plan(size=heldout.size)
-    sets = {"held out": real_faces, "generated": fakes,
-            **metrics.baselines(known_faces, plan, options.seed)}
-    distances, places = (np.split(found, len(sets)) for found in metrics.nearest(np.concatenate(list(sets.values())), training))
-    sets = {name: SimpleNamespace(faces=faces, distances=some, features=fid.features(inception, faces) if inception else None)
-            for (name, faces), some in zip(sets.items(), distances)}
-    reals = sets.pop("held out")
-    scores = {name: score(some, reals, options.seed) for name, some in sets.items()}
-    print(f"\n{table(scores)}\n\n{LEGEND}")
-    right = judge_discriminator(path, fakes, real_faces, known_faces, training.fingerprint())
-    shown = judge_attributes(generator, facts["where"], options)
-
-    write_json(options.out / "scores.json", {
-        "fake": str(path), "real": options.real, "n": count, "seed": options.seed, "scores": scores,
-        "weights were trained on the rest of these faces": same_split, "discriminator is right": right, "attributes": shown})
-    closest = sets["generated"].distances.argsort()[:10]
-    copied = training.faces[training.rows[places[1][closest]]]
-    figures.save_report(options.out / "report.png", fakes[:100], real_faces[:100], fakes[closest], copied, scores)
+    description = describe_generator(fakes.facts) if fakes.generator else ""
+    written = {"fake": str(fakes.path), "description": description, "real": options.real, "n": count, "seed": options.seed,
+               "scores": scores, "scores that the weights bring along": fakes.facts["scores"],
+               "weights were trained on the rest of these faces": inputs.same_split, "discriminator is right": {}, "attributes": {}}
+    write_json(options.out / "scores.json", written)
+    title = [str(fakes.path), description,
+             f"{count:,} generated faces against {count:,} of {options.real} that were held out of training"]
+    figures.save_report(options.out / "report.png", title, faces["generated"][:100], faces["held out"][:100], *pairs, scores)
+    found, failed = judge_extras(faces, inputs, options)
+    write_json(options.out / "scores.json", written | found)
+    if failed:
+        raise UserError(f"{options.out} has the scores, but this failed: {'; '.join(failed)}", status=1)
     print(f"{options.out}/scores.json has the numbers, {options.out}/report.png the page to look at")
 
 

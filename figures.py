@@ -1,5 +1,7 @@
 """Every picture that a person looks at: grids of faces and curves."""
 import math
+import textwrap
+import warnings
 import zlib
 
 import numpy as np
@@ -7,6 +9,7 @@ from PIL import Image
 from skimage.util import montage
 
 from files import replacing
+from runtime import printable
 
 MOST_POINTS = 2000  # of a curve: more than it has pixels takes long and shows nothing
 
@@ -35,24 +38,45 @@ def save_picture(path, pixels):
 def save_film(path, frames, seconds):
     """Writes uint8 pictures [N, H, W, 3] as a film of so many seconds; the ending says of which kind: .gif, .mp4, .webp.
 
-    Raises ImportError for an .mp4 where the package imageio-ffmpeg is missing.
+    Raises ImportError for an .mp4 where the package imageio-ffmpeg is missing, OSError where the film could not be written whole.
     """
     with replacing(path, durable=False) as temporary:
         if path.suffix.lower() == ".mp4":
-            import imageio.v2 as imageio
-            import imageio_ffmpeg  # noqa: F401  (which writes it)
-
-            speed = max(1, round(len(frames) / seconds))
-            imageio.mimsave(temporary, list(frames), format="FFMPEG", fps=speed, macro_block_size=2)
+            save_mp4(temporary, frames, speed=max(1, round(len(frames) / seconds)))
         else:
             first, *others = [Image.fromarray(frame) for frame in frames]
             first.save(temporary, save_all=True, append_images=others, duration=round(1000 * seconds / len(frames)), loop=0)
 
 
+def save_mp4(path, frames, speed):
+    """Writes a film of `speed` pictures a second. ffmpeg, another process, fails in silence: the pictures are counted."""
+    import imageio.v2 as imageio
+    import imageio_ffmpeg
+
+    try:
+        imageio.mimsave(path, list(frames), format="FFMPEG", fps=speed, macro_block_size=2)
+        written = imageio_ffmpeg.count_frames_and_secs(path)[0]
+    except (OSError, RuntimeError):
+        written = 0
+    if written != len(frames):
+        raise OSError(f"ffmpeg wrote {written} of the film's {len(frames)} pictures (is the disk full?); "
+                      "what was there before is unharmed")
+
+
 def save_figure(path, figure):
     """Writes a matplotlib figure, atomically."""
-    with replacing(path, durable=False) as temporary:
+    with replacing(path, durable=False) as temporary, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # Chinese names, which few fonts have
         figure.savefig(temporary, dpi=100)
+
+
+def plain(text, most=60):
+    """A name or a path as it may stand in a figure (with parse_math=False, which keeps a $ from starting a formula).
+
+    Of one longer than `most` characters the middle is left out.
+    """
+    text = printable(text)
+    return text if len(text) <= most else f"{text[:most // 2 - 1]}…{text[-most // 2:]}"
 
 
 def save_titled_grids(path, titled_faces):
@@ -64,7 +88,7 @@ def save_titled_grids(path, titled_faces):
     for place, (title, pixels) in enumerate(grids.items(), start=1):
         axes = figure.add_subplot(1, len(grids), place)
         axes.imshow(pixels)
-        axes.set_title(title, fontsize=20)
+        axes.set_title(plain(title), fontsize=20, parse_math=False)
         axes.axis("off")
     save_figure(path, figure)
 
@@ -103,11 +127,12 @@ def save_rows(path, named_faces):
 
     picture = grid(np.concatenate(list(named_faces.values())), columns=len(next(iter(named_faces.values()))))
     height, width, _ = picture.shape
-    room = 20 + 9 * max(map(len, named_faces))  # px for the names
+    names = list(map(plain, named_faces))
+    room = 20 + 9 * max(map(len, names))  # px for the names
     figure = Figure(figsize=((room + width) / 100, height / 100), dpi=100)
     figure.figimage(picture, xo=room)  # a pixel for each of the picture
-    for row, name in enumerate(named_faces):
-        figure.text((room - 8) / (room + width), 1 - (row + 0.5) / len(named_faces), name, ha="right", va="center")
+    for row, name in enumerate(names):
+        figure.text((room - 8) / (room + width), 1 - (row + 0.5) / len(names), name, ha="right", va="center", parse_math=False)
     save_figure(path, figure)
 
 
@@ -133,34 +158,52 @@ def save_scores(path, curves, levels):
     save_figure(path, figure)
 
 
-def save_report(path, fakes, reals, closest, copied, scores):
+def save_report(path, title, fakes, reals, closest, copied, scores):
     """Draws the page of evaluate.py: samples, real faces, the generated faces nearest to training faces, scores as bars.
 
+    title            lines that say whose faces these are
     fakes, reals     uint8 [N, S, S, 3]
     closest, copied  pairs of a generated face and its nearest training face, uint8 [M, S, S, 3] each
-    scores           name of the set → name of the score → number
+    scores           name of the set → name of the score → number; "generated" and "real faces" come first
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(16, 17), layout="constrained")
-    top, middle, bottom = figure.subfigures(3, 1, height_ratios=(8.5, 3.7, 4.8))
-    for axes, title, faces in zip(top.subplots(1, 2), ("Generated faces", "Real faces, held out of training"), (fakes, reals)):
+    figure = Figure(figsize=(16, 18), layout="constrained")
+    lines = [line for part in title for line in textwrap.wrap(plain(part, 450), 150)]
+    figure.suptitle("\n".join(lines), fontsize=12, parse_math=False)
+    top, middle, bottom = figure.subfigures(3, 1, height_ratios=(8.5, 3.7, 4.3))
+    for axes, heading, faces in zip(top.subplots(1, 2), ("Generated faces", "Real faces, held out of training"), (fakes, reals)):
         axes.imshow(grid(faces))
-        axes.set_title(title, fontsize=16)
+        axes.set_title(heading, fontsize=16)
         axes.axis("off")
     axes = middle.subplots()
     axes.imshow(grid(np.concatenate([closest, copied]), columns=len(closest)))
     axes.set_title("Above, the generated faces that are nearest to a training face; below, that training face", fontsize=16)
     axes.axis("off")
-    bars = {"swd_mean": "SWD (lower is better)", "ms_ssim": "MS-SSIM (best as the real faces)",
-            "two_sample": "two-sample accuracy (0.5 is perfect)", "nearest": "nearest training face (copies: 0)"}
-    for axes, (key, title) in zip(bottom.subplots(1, 4), bars.items()):
-        values = [some[key] for some in scores.values()]
-        colours = ["tab:orange"] + ["tab:blue"] * (len(values) - 1)
-        axes.bar_label(axes.barh(list(scores), values, color=colours), fmt="%.3g")
-        axes.set_title(title)
-        axes.invert_yaxis()
-        axes.set_xlim(0, 1.25 * sorted(values)[-2])  # the random generator's SWD would dwarf all others
-        if key != "swd_mean":
-            axes.set_yticklabels([])
+    bars = {"swd_mean": "SWD\nlower is better", "ms_ssim": "MS-SSIM\nbest as that of real faces",
+            "two_sample": "two-sample accuracy\n0.5 is perfect", "nearest": "nearest training face\ncopies: 0",
+            "fid": "FID\nlower is better", "kid": "KID\nlower is better"}
+    bars = {key: heading for key, heading in bars.items() if key in scores["generated"]}
+    for axes, (key, heading) in zip(bottom.subplots(1, len(bars), sharey=True), bars.items()):
+        axes.set_title(heading)
+        draw_bars(axes, {name: some[key] for name, some in scores.items()})
     save_figure(path, figure)
+
+
+def draw_bars(axes, values):
+    """Draws numbers by name as bars, one below the other.
+
+    Those that would dwarf the first two run out of the figure: the axis ends at four times the larger of these.
+    """
+    numbers = list(values.values())
+    limit = min(max(numbers), 4 * max(numbers[:2])) or 1
+    for row, number in enumerate(numbers):
+        axes.barh(row, number, color=("tab:orange", "tab:green")[row] if row < 2 else "tab:blue")
+        if number > 0.7 * limit:  # no room beside it
+            axes.text(0.98 * limit if number > limit else number - 0.02 * limit, row, f"{number:.3g}" + " →" * (number > limit),
+                      color="white", ha="right", va="center")
+        else:
+            axes.text(max(0, number) + 0.03 * limit, row, f"{number:.3g}", va="center")
+    axes.set_yticks(range(len(values)), values)
+    axes.set_ylim(len(values) - 0.5, -0.5)
+    axes.set_xlim(min(0, *numbers), limit)

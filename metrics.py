@@ -10,6 +10,7 @@ import paddle.nn as nn
 import paddle.nn.functional as F
 from scipy.linalg import eigh
 from scipy.ndimage import correlate1d, gaussian_filter
+from tqdm import trange
 
 import zoo
 from dataReader import normalise
@@ -171,30 +172,40 @@ def judge_all(judge, faces, labels=None, batch_size=100):
     return np.concatenate(parts)
 
 
-def nearest(faces, training, at_once=5000):
+def nearest(faces, training, itself=None, at_once=5000, progress=lambda share: None):
     """The nearest face of a DataReader for each face, mirrored or not: (distances, places among its faces), float32, int64 [N].
+
+    itself    for each face the place of the one that does not count, because it is the same; -1: all count
+    progress  called with each share of the work that is done; they add up to 1
 
     The distance is the root mean square of the differences of pixel values (0–255), at 32 px.
     """
     ours = thumbnails(faces)
+    one = ours.reshape(len(ours), -1)
+    itself = np.full(len(faces), -1) if itself is None else itself
     squares, places = np.full(len(faces), np.inf, np.float32), np.zeros(len(faces), np.int64)
     for start in range(0, len(training), at_once):
         some = thumbnails(training.faces[training.rows[start:start + at_once]])
+        same = np.flatnonzero((itself >= start) & (itself < start + len(some)))
         for others in (some, some[:, :, ::-1]):
-            one, other = ours.reshape(len(ours), -1), others.reshape(len(others), -1)
-            closest = ((other ** 2).sum(axis=1) - 2 * one @ other.T).argmin(axis=1)
+            other = others.reshape(len(others), -1)
+            gaps = (other ** 2).sum(axis=1) - 2 * one @ other.T
+            gaps[same, itself[same] - start] = np.inf
+            closest = gaps.argmin(axis=1)
             found = ((one - other[closest]) ** 2).mean(axis=1)
+            found[start + closest == itself] = np.inf  # there was no other
             places = np.where(found < squares, start + closest, places)
             squares = np.minimum(found, squares)
+        progress(len(some) / len(training))
     return np.sqrt(squares), places
 
 
 def thumbnails(faces):
     """Faces at 32 px, or up to twice that: float32 [N, S, S, 3] in -127.5 to 127.5, which keeps products exact."""
     factor = max(1, faces.shape[1] // 32)
-    size = faces.shape[1] // factor
-    blocks = faces[:, :size * factor, :size * factor].reshape(len(faces), size, factor, size, factor, 3)
-    return blocks.mean(axis=(2, 4), dtype=np.float32) - 127.5
+    side = faces.shape[1] // factor * factor  # px; what is beyond does not fill a block
+    blocks = (faces[:, row:side:factor, column:side:factor] for row in range(factor) for column in range(factor))
+    return sum(pixels.astype(np.float32) for pixels in blocks) / factor ** 2 - 127.5
 
 
 def baselines(training, plan, seed=0):
@@ -205,7 +216,7 @@ def baselines(training, plan, seed=0):
     """
     deviation = training.shape[1] / 32  # px
     blurred = gaussian_filter(training.astype(np.float32), (0, deviation, deviation, 0))
-    faces = {"training faces": training,
+    faces = {"real faces": training,
              "PCA faces": pca_faces(training, seed),
              "blurred faces": blurred.round().astype(np.uint8)}
     if plan.arch != "dcgan" or plan.size in SIZES:
@@ -243,7 +254,7 @@ def attributes_shown(generator, training, heldout, seed=0, updates=500, faces=50
     judge = nn.Sequential(*Discriminator(size, 16, outputs=len(plan.labels)), nn.Flatten())
     adam = paddle.optimizer.Adam(1e-3, parameters=[weight for weight in judge.parameters() if not weight.stop_gradient])
     shares = (training.labels_given[training.rows] > 0).mean(axis=0).clip(0.01, 0.99)
-    for update in range(updates):
+    for update in trange(updates, desc="attributes", leave=False, disable=None):
         places = draws(seed, "attribute batch", update).permutation(training.rows)[:64]
         has = training.labels_given[places] > 0
         weights = paddle.to_tensor(np.where(has, 0.5 / shares, 0.5 / (1 - shares)).astype(np.float32))

@@ -98,12 +98,14 @@ def score_all(folders, options):
     """Scores each row's generator as evaluate.py does, and the baselines once: name → name of the score → number."""
     heldout, training = (DataReader(options.data, 1, split=split) for split in ("heldout", "train"))
     count = min(options.n, len(heldout), len(training))
-    reals, known = (reader.faces[reader.rows[chosen(len(reader), count, 0)]] for reader in (heldout, training))
+    others, itself = (chosen(len(reader), count, 0) for reader in (heldout, training))
+    reals, known = heldout.faces[heldout.rows[others]], training.faces[training.rows[itself]]
     sets = {name: draw(folder, count) for name, folder in folders.items()}
     sets.update(metrics.baselines(known, zoo.Plan(size=heldout.size, channels=options.channels)))
 
     def with_distances(faces):
-        return SimpleNamespace(faces=faces, distances=metrics.nearest(faces, training)[0], features=None)
+        known_places = itself if faces is known else None  # a training face is not its own neighbour
+        return SimpleNamespace(faces=faces, distances=metrics.nearest(faces, training, known_places)[0], features=None)
 
     reals = with_distances(reals)
     return {name: score(with_distances(faces), reals, seed=0) for name, faces in sets.items()}
@@ -148,7 +150,7 @@ def main():
     write_json(options.out / "scores.json", scores)
     (options.out / "table.md").write_text(table(scores))
     figures.save_rows(options.out / "grids.png", {name: draw(folder, 12) for name, folder in folders.items()})
-    levels = {name: scores[name]["swd_mean"] for name in ("training faces", "PCA faces")}
+    levels = {name: scores[name]["swd_mean"] for name in ("real faces", "PCA faces")}
     curves = {name: points for name, folder in folders.items() if (points := curve(folder))}
     figures.save_scores(options.out / "curves.png", curves, levels)
     print(table(scores) + f"\n{options.out}/grids.png has twelve faces of each row, curves.png the scores as they fell")

@@ -60,11 +60,11 @@ def train_and_score(name, options):
 
 
 def row(name, folder):
-    """A line of the table: size, learned parameters of G in millions, scores, and those of training faces at that size."""
+    """A line of the table: size, learned parameters of G in millions, scores, and those of real faces at that size."""
     generator, _ = load_generator(folder / "generator.safetensors")
     learned = sum(weight.size for weight in generator.parameters() if not weight.stop_gradient)
     scores = json.loads((folder / "scores.json").read_text())["scores"]
-    ours, real = scores["generated"], scores["training faces"]
+    ours, real = scores["generated"], scores["real faces"]
     return (f"| `{name}` | {SIZES[name]} | {learned / 1e6:.1f} | {ours['swd_mean']:.1f} | {real['swd_mean']:.1f} | "
             f"{ours['ms_ssim']:.3f} | {real['ms_ssim']:.3f} | {ours['two_sample']:.3f} | {ours['nearest']:.2f} |")
 
@@ -97,7 +97,7 @@ def main():
                  options.out / f"imgs{size}", log=options.out / "pretreat.log")
     with ThreadPoolExecutor(options.workers) as threads:
         folders = dict(zip(options.names, threads.map(train_and_score, options.names, [options] * len(options.names))))
-    table = "\n".join(["| `--arch` | px | G, millions | SWD | training faces | MS-SSIM | training faces | two-sample | nearest |",
+    table = "\n".join(["| `--arch` | px | G, millions | SWD | real faces | MS-SSIM | real faces | two-sample | nearest |",
                        "| --- |" + " --- |" * 8, *(row(name, folder) for name, folder in folders.items())]) + "\n"
     (options.out / "table.md").write_text(table)
     figures.save_rows(options.out / "zoo.png", {name: shown(folder) for name, folder in folders.items()})

@@ -54,6 +54,14 @@ def test_rows_beside_their_names_are_shown_pixel_for_pixel(tmp_path):
     assert (picture[:16, :-48] < 128).any() and (picture[16:, :-48] < 128).any()  # the names
 
 
+def test_names_are_no_formulas_and_cannot_make_a_figure_endless(tmp_path):
+    faces = np.zeros((2, 16, 16, 3), np.uint8)
+    for name in ("$\\frac{$", "微笑", "long" * 1000):
+        figures.save_rows(tmp_path / "rows.png", {name: faces})
+        figures.save_titled_grids(tmp_path / "grids.png", {name: faces})
+        assert Image.open(tmp_path / "rows.png").width < 1000
+
+
 def test_real_and_generated_side_by_side(show, faces16, tmp_path):
     assert show("--data", faces16, "--n", 9).status == 0
     left, right = np.split(np.asarray(Image.open(tmp_path / "shown.png").convert("RGB")).astype(int), 2, axis=1)
@@ -73,9 +81,20 @@ def test_a_walk_goes_through_the_faces_that_its_seeds_name(show, made, tmp_path)
     assert abs(film[contrast.FRAMES].astype(int)[::16, ::16] - faces_of(made, 5)[0]).mean() < 12  # a .gif has 256 colours
 
 
-def test_an_mp4_is_written_where_it_can_be(show, tmp_path):
-    pytest.importorskip("imageio_ffmpeg")
-    assert show("--walk", "1,2", out="walk.mp4").status == 0 and (tmp_path / "walk.mp4").stat().st_size > 1000
+def test_a_film_that_ffmpeg_cannot_finish_leaves_the_old_one(show, tmp_path):
+    ffmpeg = pytest.importorskip("imageio_ffmpeg")
+    resource = pytest.importorskip("resource")
+    assert show("--walk", "1,2", out="walk.mp4").status == 0
+    film = (tmp_path / "walk.mp4").read_bytes()
+    assert ffmpeg.count_frames_and_secs(tmp_path / "walk.mp4")[0] == 2 * contrast.FRAMES
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(film) // 2, limits[1]))  # as if the disk were full
+    try:
+        result = show("--walk", "1,2", out="walk.mp4")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert result.status == 1 and "ffmpeg wrote" in result.err and result.err.count("\n") == 1
+    assert (tmp_path / "walk.mp4").read_bytes() == film and not list(tmp_path.glob(".writing-*"))
 
 
 @pytest.mark.parametrize("kind", ["normal", "uniform"])

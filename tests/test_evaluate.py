@@ -1,8 +1,10 @@
 import json
+import sys
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 import checkpoint
@@ -11,8 +13,12 @@ import figures
 import pretreat
 import train
 from photos import Crop
+from zoo import Plan, build_generator
 
-SETS = ["generated", "training faces", "PCA faces", "blurred faces", "random generator", "noise"]
+FACTS = {"arch": "dcgan", "size": 16, "z_dim": 8, "channels": 4, "up": "deconv", "noise": "normal", "labels": {},
+         "where": "", "pictures": "", "step": 1, "images_seen": 1, "data": "nothing", "seed": 0,
+         "scores": {"swd": 12.3, "ms_ssim": 0.25, "n": 30}}
+SETS = ["generated", "real faces", "PCA faces", "blurred faces", "random generator", "noise"]
 
 
 @pytest.fixture(scope="module")
@@ -36,33 +42,99 @@ def evaluation(command, halved, tmp_path):
     return run
 
 
+@pytest.fixture
+def run(command, halved, tmp_path):
+    """A run of three steps on the faces in `halved`."""
+    command(train, "--data", halved, "--out", tmp_path / "run", "--device", "cpu", "--channels", 4, "--steps", 3)
+    return tmp_path / "run"
+
+
 def training_faces(halved):
     manifest = json.loads((halved / "manifest.json").read_text())
     return np.delete(np.load(halved / "faces.npy"), manifest["held_out"], axis=0)
 
 
-def test_a_run_is_scored_beside_the_baselines_and_repeats_exactly(command, evaluation, halved, tmp_path):
-    command(train, "--data", halved, "--out", tmp_path / "run", "--device", "cpu", "--channels", 4, "--steps", 3)
-    result, written = evaluation("--fake", tmp_path / "run" / "generator.safetensors", "--n", 30)
+def test_a_run_is_scored_beside_the_baselines_and_repeats_exactly(evaluation, run, tmp_path):
+    result, written = evaluation("--fake", run / "generator.safetensors", "--n", 30)
     assert result.status == 0 and "so few" in result.out and "trained 3 steps" in result.out
     assert list(written["scores"]) == SETS and written["n"] == 30
-    assert all(name in result.out for name in SETS)
+    assert all(name in result.out for name in SETS) and "scores of 30 faces" in result.out
     assert set(written["scores"]["generated"]) == {"swd_16", "swd_mean", "ms_ssim", "two_sample", "two_sample_error",
                                                     "nearest", "nearest_1%"}
+    assert 0.5 < written["scores"]["real faces"]["nearest"] < 2  # to other training faces
     assert set(written["discriminator is right"]) == {"training faces", "held-out faces", "generated"}
     assert min(Image.open(tmp_path / "evaluation" / "report.png").size) > 1000
-    assert evaluation("--fake", tmp_path / "run" / "generator.safetensors", "--n", 30)[1] == written
+    result, again = evaluation("--fake", run / "generator.safetensors", "--n", 30)
+    assert again == written and "do not compare" not in result.out
+    assert result.err == ""  # no bar in a log file
+
+
+def test_scores_of_another_number_of_faces_are_pointed_out(evaluation, tmp_path):
+    weights = tmp_path / "weights.safetensors"
+    checkpoint.save_generator(weights, build_generator(Plan(size=16, z_dim=8, channels=4)), FACTS)
+    (tmp_path / "evaluation").mkdir()
+    (tmp_path / "evaluation" / "scores.json").write_text('{"n": 40}')
+    result, written = evaluation("--fake", weights, "--n", 20)
+    assert all(f"are of {number} faces, these of 20: do not compare" in result.out for number in (30, 40))
+    assert written["scores that the weights bring along"] == FACTS["scores"]
+
+
+def test_a_damaged_checkpoint_is_found_before_the_work(evaluation, run, tmp_path):
+    saved = run / "checkpoint.safetensors"
+    saved.write_bytes(saved.read_bytes()[:5000])
+    result, _ = evaluation("--fake", run / "generator.safetensors")
+    assert result.status == 2 and str(saved) in result.err and result.err.count("\n") == 1
+    assert not (tmp_path / "evaluation").exists()
+
+
+def test_scores_outlive_what_fails_after_them(evaluation, run, tmp_path, monkeypatch):
+    def fail(*_):
+        raise RuntimeError("no such operator")
+
+    monkeypatch.setattr(evaluate, "judge_discriminator", fail)
+    result, _ = evaluation("--fake", run / "generator.safetensors", "--n", 20)
+    assert result.status == 1 and "no such operator" in result.err and result.err.count("\n") == 1
+    assert list(json.loads((tmp_path / "evaluation" / "scores.json").read_text())["scores"]) == SETS
+    assert (tmp_path / "evaluation" / "report.png").exists()
+
+
+def copies(folder, halved):
+    """A folder of thirty training faces, four times as large."""
+    folder.mkdir()
+    for i, face in enumerate(training_faces(halved)[:30]):
+        figures.save_picture(folder / f"{i}.png", face.repeat(4, axis=0).repeat(4, axis=1))
+    return folder
+
+
+def test_the_current_folder_is_scored_with_a_bar_on_a_terminal(evaluation, halved, tmp_path, monkeypatch):
+    monkeypatch.chdir(copies(tmp_path / "copies", halved))
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    result, written = evaluation("--fake", ".", "--n", 20)
+    assert "scoring: 100%" in result.err and written["n"] == 20 and written["discriminator is right"] == {}
 
 
 def test_copied_pictures_of_any_size_are_found_out(evaluation, halved, tmp_path):
-    (tmp_path / "copies").mkdir()
-    for i, face in enumerate(training_faces(halved)[:30]):
-        figures.save_picture(tmp_path / "copies" / f"{i}.png", face.repeat(4, axis=0).repeat(4, axis=1))
-    (tmp_path / "copies" / "broken.png").write_bytes(b"no picture")
-    result, written = evaluation("--fake", tmp_path / "copies")
-    assert "skipped broken.png" in result.out and written["n"] == 30
+    """In a folder whose name is no formula, among files that are no pictures."""
+    folder = copies(tmp_path / "copies $^$", halved)
+    for i in range(6):
+        (folder / f"broken{i}\x1b[31m.png").write_bytes(b"no picture")
+    result, written = evaluation("--fake", folder)
+    assert "skipped broken0\\x1b" in result.out and "\x1b" not in result.out
+    assert result.out.count("skipped") == evaluate.MAX_NAMED + 1 and "3 more of 36" in result.out
+    assert written["n"] == 30
     assert written["scores"]["generated"]["nearest"] < 0.3 < 0.6 < written["scores"]["noise"]["nearest"]
-    assert written["discriminator is right"] == {}
+
+
+@pytest.mark.parametrize("values", [(11.8, 6.5, 64.5, 181), (0.02, -0.0004, 0.4, 0.05), (0, 0.99, 1.01, 0.7), (0, 0, 0, 0)])
+def test_numbers_beside_bars_are_within_the_figure(values):
+    figure = Figure(figsize=(2.3, 4))
+    axes = figure.add_subplot()
+    figures.draw_bars(axes, dict(zip("abcd", values)))
+    figure.canvas.draw()
+    frame, texts = axes.get_window_extent(), [text.get_window_extent() for text in axes.texts]
+    assert [float(text.get_text().split()[0]) for text in axes.texts] == pytest.approx(values)
+    assert all(frame.x0 <= text.x0 and text.x1 <= frame.x1 for text in texts)
+    assert all(above.y0 > below.y1 for above, below in zip(texts, texts[1:]))
 
 
 def test_packed_faces_are_scored(evaluation, halved, tmp_path):
@@ -89,6 +161,9 @@ def test_faces_too_small_for_scores(command, tmp_path, monkeypatch):
 @pytest.mark.parametrize("arguments, words", [
     (["--fake", "nothing"], ["--fake nothing", "no such"]),
     (["--fake", "missing.npy"], ["missing.npy", "no such file"]),
+    (["--fake", ""], ["--fake", "empty name"]),
+    (["--fake", "folder.npy"], ["--fake folder.npy", "cannot be read", "irectory"]),
+    (["--out", "few.npy"], ["--out few.npy", "no folder"]),
     (["--fake", "small.npy"], ["small.npy", "8 px", "16", "--size"]),
     (["--fake", "floats.npy"], ["floats.npy", "float64"]),
     (["--fake", "three"], ["three", "3 faces are too few", "20"]),
@@ -103,6 +178,7 @@ def test_bad_input_gets_a_sentence(evaluation, tmp_path, monkeypatch, arguments,
     np.save("floats.npy", np.zeros((40, 16, 16, 3)))
     np.save("blank.npy", np.zeros((40, 16, 16, 3), np.uint8))
     np.save("few.npy", np.zeros((5, 16, 16, 3), np.uint8))
+    (tmp_path / "folder.npy").mkdir()
     (tmp_path / "three").mkdir()
     for i in range(3):
         Image.new("RGB", (16, 16)).save(f"three/{i}.png")

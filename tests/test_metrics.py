@@ -25,13 +25,13 @@ def test_baselines_come_in_a_sensible_order(faces):
     sets = metrics.baselines(training, Plan(size=32, z_dim=8, channels=4))
     assert all(some.shape == training.shape and some.dtype == np.uint8 for some in sets.values())
     distances = {name: swd(some, reals) for name, some in sets.items()}
-    assert distances["training faces"] < 0.8 * min(distance for name, distance in distances.items() if name != "training faces")
+    assert distances["real faces"] < 0.8 * min(distance for name, distance in distances.items() if name != "real faces")
     # pairs of real faces are as like as their kind is; the random generator draws one picture, noise has no likeness
     likeness = {name: metrics.ms_ssim(some) for name, some in sets.items()}
-    assert likeness["training faces"] == pytest.approx(metrics.ms_ssim(reals), abs=0.03)
-    assert likeness["noise"] < likeness["training faces"] < likeness["random generator"]
+    assert likeness["real faces"] == pytest.approx(metrics.ms_ssim(reals), abs=0.03)
+    assert likeness["noise"] < likeness["real faces"] < likeness["random generator"]
     accuracy = {name: metrics.two_sample_accuracy(some, reals)[0] for name, some in sets.items()}
-    assert abs(accuracy["training faces"] - 0.5) < 0.15 < 0.3 < min(accuracy["noise"], accuracy["random generator"]) - 0.5
+    assert abs(accuracy["real faces"] - 0.5) < 0.15 < 0.3 < min(accuracy["noise"], accuracy["random generator"]) - 0.5
 
 
 def test_the_distance_grows_with_what_is_wrong_and_shows_at_its_scale(faces):
@@ -99,6 +99,23 @@ def test_copies_are_found_mirrored_too(faces16):
     fakes = np.stack([known[5], known[90][:, ::-1], 255 - known[7]])
     distances, rows = metrics.nearest(fakes, training, at_once=40)
     assert list(distances[:2]) == [0, 0] and distances[2] > 10 and list(rows[:2]) == [5, 90]
+
+
+def test_a_training_face_is_not_its_own_neighbour(faces16):
+    training, shares = DataReader(faces16, 1), []
+    places = np.array([5, 90, len(training) - 1])
+    thumbnails = metrics.thumbnails(training.faces[training.rows])
+    distances, found = metrics.nearest(training.faces[training.rows[places]], training, itself=places, at_once=len(training) - 1,
+                                       progress=shares.append)  # the last is alone in the second part
+    for place, distance in zip(places, distances):
+        others = np.delete(np.concatenate([thumbnails, thumbnails[:, :, ::-1]]), [place, len(training) + place], axis=0)
+        assert distance == pytest.approx(np.sqrt(((others - thumbnails[place]) ** 2).mean(axis=(1, 2, 3)).min()), rel=1e-5)
+    assert (found != places).all() and len(shares) == 2 and sum(shares) == pytest.approx(1)
+
+
+def test_thumbnails_are_means_of_blocks():
+    faces = np.random.default_rng(0).integers(0, 256, (2, 97, 97, 3), np.uint8)
+    assert metrics.thumbnails(faces)[1, 2, 31] == pytest.approx(faces[1, 6:9, 93:96].mean(axis=(0, 1)) - 127.5, abs=1e-4)
 
 
 def test_eigenfaces_have_the_mean_and_the_spread_of_the_faces(faces):

@@ -109,7 +109,7 @@ def test_its_faces_are_scored_whatever_their_size(packed, training, command, tmp
     assert result.status == 0, result.err
     scores = json.loads((tmp_path / "evaluation" / "scores.json").read_text())["scores"]
     assert {"swd_28", "swd_14", "ms_ssim", "two_sample", "nearest"} <= scores["generated"].keys()
-    assert scores["training faces"]["swd_mean"] < scores["PCA faces"]["swd_mean"] < scores["random generator"]["swd_mean"]
+    assert scores["real faces"]["swd_mean"] < scores["PCA faces"]["swd_mean"] < scores["random generator"]["swd_mean"]
 
 
 @pytest.mark.parametrize("arguments, said", [
