@@ -1,20 +1,22 @@
-"""A page to play with a generator: faces from seeds, walks between them, variations, attributes, two generators side by side.
+"""A page to play with a generator: faces from seeds, interpolations, variations, attributes, two generators side by side.
 
-    python app.py                               # http://127.0.0.1:7860, with the weights that generator.py draws with
+    python app.py                               # http://127.0.0.1:7860, with the weights of all runs and those that come along
     python app.py Output/best.safetensors Output-2/best.safetensors     # these; the page offers all of them
     python app.py --host 0.0.0.0                # for others in the network too
 
-The address of the page holds what it shows: who opens it again, or gets it from you, sees the same faces.
+The address of the page holds the faces that it shows: who opens it again, or gets it from you, sees the same ones.
 """
 import runtime  # noqa: I001  (first: it prepares the CPU before Paddle is imported)
 
+import ipaddress
 import math
 import os
 import tempfile
-from collections import deque
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
+import paddle
 from PIL import Image
 
 import figures
@@ -23,51 +25,75 @@ from network import draw_faces
 from randomness import LIMITS, between, draws, face_inputs
 from runtime import UserError
 
+paddle.disable_signal_handler()  # Paddle's own prints a C++ traceback
 try:
     import gradio as gr
+
+    from support.serving import build_server, listen
 except ImportError:
     raise SystemExit("app.py needs packages that are not installed; type: pip install -r requirements-app.txt") from None
 
-MOST = 36  # faces at a time
-FRAMES, SECONDS = 24, 2  # of a walk, each way
+MAX_FACES = 36  # at a time
+FRAMES, SECONDS = 24, 2  # of an interpolation, each way
 VARIATIONS = 8
 SHOWN = 192  # px
-WAITING = 30  # requests at a time; more are refused
-KEPT = 50  # films on the disk
-LARGEST = 2 ** 31 - 1  # a seed
-SERVED = {"show_error": True, "max_file_size": "1b", "footer_links": [], "share": False, "enable_monitoring": False}
-WORDS = {  # what the page says, in the visitor's language
-    "en": {"title": "# Faces from noise", "note": "None of these people exists. A seed is a face: the same seed gives the same face again.",
-           "faces": "Faces", "walk": "Walk", "vary": "Vary", "compare": "Compare", "weights": "Generator", "first": "First seed",
-           "count": "How many", "truncation": "Truncation: less variety, fewer failures", "again": "Again", "draw": "Draw",
-           "picked": "Click on two faces, then walk from one to the other", "from": "From seed", "to": "to seed", "go": "Walk",
-           "seed": "Seed", "more": "Other variations", "strength": "How far", "other": "Other generator",
-           "grid": "All in one picture"},
-    "zh-CN": {"title": "# 从噪声到人脸", "note": "这些人都不存在。一个种子就是一张脸：同样的种子总是画出同样的脸。",
-              "faces": "人脸", "walk": "漫步", "vary": "变化", "compare": "比较", "weights": "生成器", "first": "第一个种子",
-              "count": "多少张", "truncation": "截断：变化少，失败也少", "again": "再来", "draw": "画",
-              "picked": "点两张脸，再从一张走到另一张", "from": "从种子", "to": "到种子", "go": "走",
-              "seed": "种子", "more": "其他变化", "strength": "走多远", "other": "另一个生成器", "grid": "合成一张图"},
+WIDE = 250  # px, of what needs a row of its own on a phone
+MIN_TRUNCATION = 0.6  # below, faces become ghosts
+MAX_WAITING = 30  # requests at a time; more are refused
+MAX_SEED = 2 ** 31 - 1
+LANGUAGES = ("en", "zh-CN", "zh-TW")
+WORDS = {  # what the page says, in each of them
+    "title": ("# Faces from noise\nNone of these people exists. The same seed and generator always give the same face.",
+              "# 从噪声生成人脸\n这些人都不存在。一个种子对应一张脸：同一个生成器、同一个种子，得到的总是同一张脸。",
+              "# 從雜訊生成人臉\n這些人都不存在。一個種子對應一張臉：同一個生成器、同一個種子，得到的總是同一張臉。"),
+    "weights": ("Generator · resolution · images seen in training",
+                "生成器 · 分辨率 · 训练时看过的图片数", "生成器 · 解析度 · 訓練時看過的圖片數"),
+    "truncation": ("Truncation: the smaller, the softer and more alike the faces, with fewer artefacts",
+                   "截断系数：越小，人脸越柔和、越相似，瑕疵也越少", "截斷係數：越小，人臉越柔和、越相似，瑕疵也越少"),
+    "attributes": ("Attributes: + with, – without, ? left to chance", "属性：+ 有，– 无，? 随机", "屬性：+ 有，– 無，? 隨機"),
+    "faces": ("Faces", "人脸", "人臉"), "walk": ("Interpolation", "插值", "內插"),
+    "vary": ("Variations", "变体", "變體"), "compare": ("Comparison", "对比", "對比"),
+    "first": ("First seed", "起始种子", "起始種子"), "count": ("How many", "人脸数量", "人臉數量"),
+    "again": ("Other faces", "换一批", "換一批"), "save": ("Download as one picture", "下载为一张图片", "下載為一張圖片"),
+    "picked": ("Click on two faces, then see them in *Interpolation*; the last one clicked is also the one in *Variations*.",
+               "依次点击两张脸，再到“插值”里看两者之间的过渡；最后点击的那张也是“变体”的原图。",
+               "依序點選兩張臉，再到「內插」裡看兩者之間的過渡；最後點選的那張也是「變體」的原圖。"),
+    "start": ("From seed", "起点种子", "起點種子"), "end": ("To seed", "终点种子", "終點種子"),
+    "which": ("Seed", "种子", "種子"), "strength": ("Amount of change", "变化幅度", "變化幅度"),
+    "more": ("Other variations", "换一组变体", "換一組變體"), "other": ("Other generator", "另一个生成器", "另一個生成器"),
 }
 # Puts what is shown into the page's address, for the seeds are all that it takes to see it again.
-REMEMBER = """(weights, first, count, truncation, ...labels) => {
-    const address = new URL(window.location);
-    Object.entries({weights, first, count, truncation, labels: labels.join(",")}).forEach(([k, v]) => address.searchParams.set(k, v));
+REMEMBER = """(...all) => {
+    const [weights, first, count, truncation, ...labels] = all.slice(7), address = new URL(window.location);
+    Object.entries({weights, first, count, truncation, labels}).forEach(([key, value]) => address.searchParams.set(key, value));
     window.history.replaceState(null, "", address);
-    return [weights, first, count, truncation, ...labels];
+    return all;
 }"""
 
 
 def find_weights(paths):
-    """The generators that the page offers, by the name that it shows: (generator, facts), those asked for, or all there are."""
-    named = [Path(path) for path in paths]
-    paths = named or [Path(find_generator()), *map(best_of, sorted(Path().glob(f"{RUN}*"))), SHIPPED]
-    found = {}
-    for path in dict.fromkeys(path.resolve() for path in paths if named or path.exists()):
-        generator, facts = load_generator(path)
-        print(f"{path}: {describe_generator(facts)}")
-        name = path.parent.name + "/" + path.name
-        found[name if name not in found else str(path)] = generator
+    """The generators that the page offers, by name: (generator, facts). Those asked for, or of each run and the shipped ones.
+
+    Of the latter a file that cannot be used is skipped, with a line that says why. Raises UserError where nothing is left.
+    """
+    named, found = bool(paths), {}
+    if not named:
+        with suppress(UserError):  # below it says so, or another takes its place
+            paths = [find_generator()]
+        paths = [path for path in (*paths, *map(best_of, sorted(Path().glob(f"{RUN}*"))), SHIPPED) if path.exists()]
+    for path in dict.fromkeys(Path(path).resolve() for path in paths):
+        try:
+            generator, facts = load_generator(path)
+        except UserError as error:
+            if named:
+                raise
+            print(f"skipped: {runtime.printable(error)}")
+            continue
+        print(f"{runtime.printable(path)}: {describe_generator(facts)}")
+        name = f"{path.parent.name}/{path.stem}"
+        found[name if name not in found else str(path)] = generator, facts
+    if not found:
+        raise UserError("no weights that can be used were found; train.py writes some, or name a file")
     return found
 
 
@@ -87,135 +113,158 @@ def bounded(number, least, most, default):
 
 def seed(number):
     """Whatever came, as a seed."""
-    return int(bounded(number, 0, LARGEST, 0))
+    return int(bounded(number, 0, MAX_SEED, 0))
 
 
 class Page:
-    """What the page's buttons do. Each takes what stands in the page, which anybody may have sent, and so is bounded here."""
+    """What the page shows. Each takes what stands in the page, which anybody may have sent, and so is bounded here.
 
-    def __init__(self, generators):
-        self.generators = generators
+    Files are written into `folder`; Gradio copies them while no other drawing is under way, so each kind has one name.
+    """
+
+    def __init__(self, generators, folder):
+        self.generators, self.folder = generators, Path(folder)
         self.attributes = list(dict.fromkeys(name for generator in generators.values() for name in generator.plan.labels))
-        self.folder, self.films = tempfile.TemporaryDirectory(prefix="walks-"), deque()
+
+    def generator(self, name):
+        """The generator of this name."""
+        if str(name) not in self.generators:
+            raise gr.Error("no such generator", print_exception=False)
+        return self.generators[str(name)]
 
     def inputs(self, weights, seeds, truncation, labels):
-        """A generator, and what it draws these seeds from.
-
-        A `truncation` below 1 moves z towards the middle of its distribution; at 0 all faces are the same.
-        """
-        if weights not in self.generators:
-            raise gr.Error("no such generator")
-        generator = self.generators[weights]
+        """A generator, and what it draws these seeds from. With a `truncation` below 1 their z lie nearer to the middle."""
+        generator = self.generator(weights)
         plan = generator.plan
         asked = {name: 1 if label == "+" else -1 for name, label in zip(self.attributes, labels) if label in ("+", "-")}
         inputs = face_inputs(plan, seeds, asked)
         middle = np.float32(sum(LIMITS[plan.noise]) / 2)
-        share = np.float32(bounded(truncation, 0, 1, 1))
+        share = np.float32(bounded(truncation, MIN_TRUNCATION, 1, 1))
         inputs[:, :plan.z_dim] = middle + share * (inputs[:, :plan.z_dim] - middle)
         return generator, inputs
 
-    def faces(self, weights, first, count, truncation, *labels):
-        """A gallery of faces with their seeds, and the same as one picture."""
-        seeds = range(seed(first), seed(first) + int(bounded(count, 1, MOST, 16)))
-        generator, inputs = self.inputs(weights, seeds, truncation, labels)
-        faces = enlarged(draw_faces(generator, inputs))
-        return list(zip(faces, map(str, seeds))), Image.fromarray(figures.grid(np.stack(faces)))
+    def faces(self, weights, first, count, truncation, labels):
+        """A gallery of faces, of seeds in a row, with their seeds."""
+        seeds = range(seed(first), seed(first) + int(bounded(count, 1, MAX_FACES, 16)))
+        return list(zip(enlarged(draw_faces(*self.inputs(weights, seeds, truncation, labels))), map(str, seeds)))
 
-    def walk(self, weights, start, end, truncation, *labels):
-        """A film from one seed to another and back: the path of a file, which stays until KEPT others have come."""
+    def picture(self, gallery):
+        """A gallery as one picture: the path of a file."""
+        path = self.folder / "faces.png"
+        figures.save_picture(path, figures.grid(np.stack([face for face, _ in gallery])))
+        return str(path)
+
+    def walk(self, weights, start, end, truncation, labels):
+        """A film from one seed to another and back: the path of a file."""
         generator, z = self.inputs(weights, [seed(start), seed(end)], truncation, labels)
         way = between(generator.plan, z[0], z[1], np.linspace(0, 1, FRAMES))
-        faces = enlarged(draw_faces(generator, np.concatenate([way, way[-2:0:-1]])))
-        handle, path = tempfile.mkstemp(suffix=".gif", dir=self.folder.name)
-        os.close(handle)
-        figures.save_film(Path(path), [np.asarray(face) for face in faces], 2 * SECONDS)
-        self.films.append(path)
-        if len(self.films) > KEPT:
-            os.remove(self.films.popleft())
-        return path
+        faces, path = enlarged(draw_faces(generator, np.concatenate([way, way[-2:0:-1]]))), self.folder / "walk.gif"
+        figures.save_film(path, [np.asarray(face) for face in faces], 2 * SECONDS)
+        return str(path)
 
-    def vary(self, weights, which, direction, strength, truncation, *labels):
-        """One face, and what it turns into on the way to another one, which `direction` chooses; `strength` is how far it goes."""
-        other = int(draws(seed(which), "variation", seed(direction)).integers(LARGEST))
+    def vary(self, weights, which, direction, strength, truncation, labels):
+        """One face, and what it turns into on the way to another, which `direction` chooses; `strength` is how far it goes."""
+        other = int(draws(seed(which), "variation", seed(direction)).integers(MAX_SEED))
         generator, z = self.inputs(weights, [seed(which), other], truncation, labels)
         z[1, generator.plan.z_dim:] = z[0, generator.plan.z_dim:]  # with the same attributes
         shares = np.linspace(0, bounded(strength, 0, 1, 0.6), VARIATIONS)
-        return list(zip(enlarged(draw_faces(generator, between(generator.plan, *z, shares))), (f"{share:.0%}" for share in shares)))
+        faces = draw_faces(generator, between(generator.plan, *z, shares))
+        return list(zip(enlarged(faces), (f"{share:.0%}" for share in shares)))
 
-    def compare(self, weights, other, first, count, truncation, *labels):
-        """The same seeds drawn by two generators, as one picture each."""
-        return [self.faces(name, first, count, truncation, *labels)[1] for name in (weights, other)]
-
-
-def asked_for(attributes, names, request):
-    """What the page's address asks for: generator, first seed, how many, truncation, labels; defaults where it says nothing good."""
-    asked = dict(request.query_params)
-    labels = (asked.get("labels", "").split(",") + [""] * len(attributes))[:len(attributes)]
-    weights = asked.get("weights")
-    return [weights if weights in names else names[0], seed(asked.get("first")), int(bounded(asked.get("count"), 1, MOST, 16)),
-            bounded(asked.get("truncation"), 0, 1, 1), *(label if label in ("+", "-") else "" for label in labels)]
+    def asked_for(self, request: gr.Request):
+        """What the page's address asks for: generator, first seed, how many, truncation, labels; else the defaults."""
+        asked = request.query_params.get
+        weights = asked("weights") if asked("weights") in self.generators else next(iter(self.generators))
+        labels = [label if label in ("+", "-") else "" for label in asked("labels", "").split(",")]
+        labels = (labels + [""] * len(self.attributes))[:len(self.attributes)]
+        return [weights, seed(asked("first")), int(bounded(asked("count"), 1, MAX_FACES, 16)),
+                bounded(asked("truncation"), MIN_TRUNCATION, 1, 1), *labels]
 
 
-def build(generators):
-    """The page."""
-    page, names, words = Page(generators), list(generators), gr.I18n(**WORDS)
+def build(found, folder):
+    """The page, of the generators that `find_weights` found, and its words. It writes into `folder`."""
+    page = Page({name: generator for name, (generator, _) in found.items()}, folder)
+    choices = [(f"{name} · {facts['size']} px · {facts['images_seen']:,}", name) for name, (_, facts) in found.items()]
+    words = gr.I18n(**{language: dict(zip(WORDS, said)) for language, said in zip(LANGUAGES, zip(*WORDS.values()))})
+
+    def number(key, value):
+        return gr.Number(value, precision=0, minimum=0, label=words(key), elem_id=key)
+
+    def gallery(key):
+        return gr.Gallery(show_label=False, allow_preview=False, buttons=[], elem_id=key, elem_classes="gallery")
+
+    def slider(key, least, most, value, step=0.05):
+        return gr.Slider(least, most, value, step=step, label=words(key), min_width=WIDE, elem_id=key)
+
     with gr.Blocks(title="Faces from noise", delete_cache=(60, 600), analytics_enabled=False) as blocks:
         gr.Markdown(words("title"))
-        gr.Markdown(words("note"))
         with gr.Row():
-            weights = gr.Dropdown(names, value=names[0], label=words("weights"), elem_id="weights")
-            truncation = gr.Slider(0, 1, value=1, step=0.05, label=words("truncation"))
-        with gr.Row():
+            weights = gr.Dropdown(choices, value=choices[0][1], label=words("weights"), elem_id="weights", min_width=WIDE)
+            truncation = slider("truncation", MIN_TRUNCATION, 1, 1)
+        with gr.Accordion(words("attributes"), open=len(page.attributes) < 6, visible=False) as switches, gr.Row():
             labels = [gr.Radio([("?", ""), ("+", "+"), ("–", "-")], value="", label=name) for name in page.attributes]
-        with gr.Tab(words("faces")):
-            with gr.Row():
-                first = gr.Number(0, precision=0, minimum=0, label=words("first"), elem_id="first")
-                count = gr.Slider(1, MOST, value=16, step=1, label=words("count"))
-                draw = gr.Button(words("draw"), variant="primary", elem_id="draw")
-                again = gr.Button(words("again"), elem_id="again")
-            gallery = gr.Gallery(columns=8, height=320, label=words("faces"), allow_preview=False, elem_id="faces")
-            gr.Markdown(words("picked"))
-            with gr.Row():
-                start = gr.Number(0, precision=0, minimum=0, label=words("from"), elem_id="start")
-                end = gr.Number(1, precision=0, minimum=0, label=words("to"), elem_id="end")
-                go = gr.Button(words("go"), variant="primary", elem_id="go")
-            film = gr.Image(label=words("walk"), type="filepath", format="gif", elem_id="film")
-            grid = gr.Image(label=words("grid"), format="png", elem_id="grid")
-        with gr.Tab(words("vary")):
-            with gr.Row():
-                which = gr.Number(0, precision=0, minimum=0, label=words("seed"), elem_id="which")
-                strength = gr.Slider(0, 1, value=0.6, step=0.05, label=words("strength"))
-                direction = gr.State(0)
-                more = gr.Button(words("more"), variant="primary", elem_id="more")
-            variations = gr.Gallery(columns=VARIATIONS, height=190, label=words("vary"), allow_preview=False, elem_id="variations")
-        with gr.Tab(words("compare")):
-            with gr.Row():
-                other = gr.Dropdown(names, value=names[-1], label=words("other"))
-                both = gr.Button(words("draw"), variant="primary", elem_id="both")
-            with gr.Row():
-                sides = [gr.Image(format="png", show_label=False, elem_id=f"side{side}") for side in (1, 2)]
+        with gr.Tabs() as tabs:
+            with gr.Tab(words("faces")):
+                with gr.Row():
+                    first = number("first", 0)
+                    count = slider("count", 1, MAX_FACES, 16, step=1)
+                    again = gr.Button(words("again"), variant="primary", elem_id="again")
+                gr.Markdown(words("picked"))
+                faces = gallery("faces")
+                save = gr.DownloadButton(words("save"), elem_id="save")
+            with gr.Tab(words("walk")):
+                with gr.Row():
+                    start, end = number("start", 0), number("end", 1)
+                film = gr.Image(show_label=False, type="filepath", format="gif", buttons=["download"], elem_id="walk")
+            with gr.Tab(words("vary")):
+                with gr.Row():
+                    which = number("which", 0)
+                    strength = slider("strength", 0, 1, 0.6)
+                    more = gr.Button(words("more"), variant="primary", elem_id="more")
+                variations = gallery("vary")
+            with gr.Tab(words("compare"), visible=len(choices) > 1):
+                other = gr.Dropdown(choices, value=choices[-1][1], label=words("other"), elem_id="other")
+                with gr.Row():
+                    sides = [gallery("side1"), gallery("side2")]
+        view, direction = gr.State("faces"), gr.State(0)
 
-        shown = [weights, first, count, truncation, *labels]
-        alone = {"concurrency_id": "drawing", "concurrency_limit": 1}  # one drawing at a time, whichever button asks for it
-        drawing = {"fn": page.faces, "inputs": shown, "outputs": [gallery, grid], "js": REMEMBER, **alone}
-        gr.on([draw.click, first.submit, weights.input, *(label.input for label in labels)], **drawing)
-        again.click(lambda: int(np.random.default_rng().integers(10 ** 6)), None, first).then(**drawing)
+        def draw(view, other, start, end, which, direction, strength, weights, first, count, truncation, *labels):
+            """What the open tab shows."""
+            if view == "walk":
+                return {film: page.walk(weights, start, end, truncation, labels)}
+            if view == "vary":
+                return {variations: page.vary(weights, which, direction, strength, truncation, labels)}
+            if view == "compare":
+                return {side: page.faces(name, first, count, truncation, labels) for side, name in zip(sides, (weights, other))}
+            drawn = page.faces(weights, first, count, truncation, labels)
+            return {faces: drawn, save: page.picture(drawn)}
+
+        def open_tab(tab: gr.SelectData):
+            return ("faces", "walk", "vary", "compare")[tab.index]
 
         def pick(place: gr.SelectData, end):
-            """The clicked face becomes the end of a walk, and what was the end its start."""
-            return end, seed(place.value["caption"]), seed(place.value["caption"])
+            """The clicked face becomes the end of an interpolation, and what was the end its start."""
+            return seed(end), seed(place.value["caption"]), seed(place.value["caption"])
 
-        gallery.select(pick, end, [start, end, which])
-        go.click(page.walk, [weights, start, end, truncation, *labels], film, **alone)
-        more.click(lambda number: number + 1, direction, direction).then(
-            page.vary, [weights, which, direction, strength, truncation, *labels], variations, **alone)
-        both.click(page.compare, [weights, other, first, count, truncation, *labels], sides, **alone)
+        def switch(name):
+            """Offers the attributes that the generator knows."""
+            known = page.generator(name).plan.labels
+            radios = {label: gr.Radio(visible=label.label in known) for label in labels}
+            return {switches: gr.Accordion(visible=bool(known)), **radios}
 
-        def open_page(request: gr.Request):
-            return asked_for(page.attributes, names, request)
-
-        blocks.load(open_page, None, shown).then(**drawing)
-    return blocks.queue(max_size=WAITING, api_open=False), words
+        shown = [weights, first, count, truncation, *labels]
+        drawing = {"fn": draw, "js": REMEMBER, "outputs": [faces, save, film, variations, *sides],
+                   "inputs": [view, other, start, end, which, direction, strength, *shown],
+                   "concurrency_limit": 1, "trigger_mode": "always_last", "preprocess": False}  # `Page` takes whatever comes
+        gr.on([*(part.input for part in (first, start, end, which, weights, other, *labels)),
+               *(part.release for part in (truncation, count, strength))], **drawing)
+        again.click(lambda: int(np.random.default_rng().integers(10 ** 6)), None, first).then(**drawing)
+        more.click(lambda number: number + 1, direction, direction).then(**drawing)
+        tabs.select(open_tab, None, view).then(**drawing)
+        faces.select(pick, end, [start, end, which], preprocess=False)
+        weights.input(switch, weights, [switches, *labels], preprocess=False)
+        blocks.load(page.asked_for, None, shown).then(switch, weights, [switches, *labels], preprocess=False).then(**drawing)
+    return blocks.queue(max_size=MAX_WAITING, api_open=False), words
 
 
 def main():
@@ -227,13 +276,23 @@ def main():
     add("--port", type=runtime.number(int, 1, 65535), default=7860, help="(default: 7860)")
     add("--device", choices=("auto", "cpu", "gpu"), default="auto", help="(default: auto, a GPU where there is one)")
     options = parser.parse_args()
-    runtime.choose_device(options.device)
-    blocks, words = build(find_weights(options.weights))
-    os.environ["no_proxy"] = ",".join(filter(None, ["127.0.0.1", "localhost", options.host, os.environ.get("no_proxy")]))
-    try:  # Gradio asks itself whether it is there
-        blocks.launch(server_name=options.host, server_port=options.port, i18n=words, **SERVED)
-    except OSError as error:
-        raise UserError(f"--host {options.host} --port {options.port}: cannot be listened at; name another ({error})") from None
+    with suppress(ImportError, ValueError, OSError):  # as many connections as the system allows
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
+    with listen(options.host, options.port) as listener:
+        runtime.choose_device(options.device)
+        found = find_weights(options.weights)
+        with tempfile.TemporaryDirectory(prefix="faces-") as folder, runtime.stop_signals(patient=True) as signals:
+            os.environ["GRADIO_TEMP_DIR"] = folder + "/served"
+            server = build_server(*build(found, folder))
+            address = ipaddress.ip_address(listener.getsockname()[0])
+            if not address.is_loopback:
+                print("warning: everybody in the network can use this page; it has no password")
+            host = "localhost" if address.is_unspecified else f"[{address}]" if address.version == 6 else address
+            print(f"the page: http://{host}:{options.port} (Ctrl-C ends it)")
+            if not signals:
+                server.run(sockets=[listener])
 
 
 if __name__ == "__main__":

@@ -1,8 +1,14 @@
-"""The page: what its buttons do, what it refuses, and a visit by a browser."""
+"""The page: what it draws, what it refuses, how it is served and ends, and a visit by a browser."""
+import asyncio
 import json
 import math
 import os
 import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
@@ -17,6 +23,7 @@ import app  # noqa: E402
 import checkpoint  # noqa: E402
 from network import draw_faces  # noqa: E402
 from randomness import between, face_inputs  # noqa: E402
+from support import serving  # noqa: E402
 from zoo import Plan, build_generator  # noqa: E402
 
 PLAN = Plan(size=16, z_dim=8, channels=4, labels={"Smiling": [1, -1]})
@@ -29,8 +36,8 @@ def generators():
 
 
 @pytest.fixture(scope="module")
-def page(generators):
-    return app.Page(generators)
+def page(generators, tmp_path_factory):
+    return app.Page(generators, tmp_path_factory.mktemp("page"))
 
 
 def seen(gallery):
@@ -38,85 +45,192 @@ def seen(gallery):
 
 
 def test_faces_are_those_of_their_seeds(page, generators):
-    gallery, grid = page.faces("two", 7, 4, 1.0, "")
+    gallery = page.faces("two", 7, 4, 1.0, [""])
     assert [caption for _, caption in gallery] == ["7", "8", "9", "10"]
     faces = app.enlarged(draw_faces(generators["two"], face_inputs(generators["two"].plan, range(7, 11))))
     assert (seen(gallery) == np.stack([np.asarray(face) for face in faces])).all()
-    assert (np.asarray(grid) == np.vstack([np.hstack(faces[:2]), np.hstack(faces[2:])])).all()
+    assert (np.asarray(Image.open(page.picture(gallery))) == np.vstack([np.hstack(faces[:2]), np.hstack(faces[2:])])).all()
 
 
 def test_attributes_and_truncation_reach_the_generator(page):
     smiling, serious = (page.inputs("one", [3], 1.0, [label])[1] for label in "+-")
     assert smiling[0, -1] == 1 and serious[0, -1] == -1 and (smiling[:, :-1] == serious[:, :-1]).all()
-    assert np.allclose(page.inputs("one", [3], 0.5, ["+"])[1][:, :-1], smiling[:, :-1] / 2)
-    assert (seen(page.faces("two", 0, 3, 0.0, "")[0]) == seen(page.faces("two", 9, 3, 0.0, "")[0])).all()
+    assert np.allclose(page.inputs("one", [3], 0.75, ["+"])[1][:, :-1], smiling[:, :-1] * 0.75)
 
 
-def test_a_walk_is_a_film_there_and_back(page, monkeypatch):
-    path = page.walk("one", 1, 5, 1.0, "")
-    film = Image.open(path)
+def test_an_interpolation_is_a_film_there_and_back(page):
+    film = Image.open(page.walk("one", 1, 5, 1.0, [""]))
     assert film.n_frames == 2 * app.FRAMES - 2
-    monkeypatch.setattr(app, "KEPT", 2)
-    others = [page.walk("one", 1, end, 1.0, "") for end in (6, 7)]
-    assert sorted(os.listdir(page.folder.name)) == sorted(map(os.path.basename, others))
 
 
 def test_variations_grow_from_the_face_itself(page):
-    pictures = seen(page.vary("two", 4, 1, 1.0, 1.0, "")).astype(int)
-    assert (pictures[0] == seen(page.faces("two", 4, 1, 1.0, "")[0])[0]).all()
+    pictures = seen(page.vary("two", 4, 1, 1.0, 1.0, [""])).astype(int)
+    assert (pictures[0] == seen(page.faces("two", 4, 1, 1.0, [""]))[0]).all()
     distances = [abs(picture - pictures[0]).mean() for picture in pictures]
     assert distances[0] == 0 and distances[1] < distances[3] < distances[7]
-    assert (seen(page.vary("two", 4, 2, 1.0, 1.0, ""))[7] != pictures[7]).any()
+    assert (seen(page.vary("two", 4, 2, 1.0, 1.0, [""]))[7] != pictures[7]).any()
     z = page.inputs("uniform", [1, 2], 1.0, [])[1]
     assert abs(z).max() <= 1 and abs(between(page.generators["uniform"].plan, *z, np.linspace(0, 1, 9))).max() <= 1
 
 
-def test_two_generators_side_by_side(page):
-    one, two = page.compare("one", "two", 0, 4, 1.0, "")
-    assert one.size == two.size and (np.asarray(one) != np.asarray(two)).any()
-
-
 def test_work_is_bounded_whatever_is_sent(page):
-    assert len(page.faces("one", -5, 10 ** 9, 7.0, "<script>", "more")[0]) == app.MOST
-    assert page.faces("one", 10 ** 30, None, -1.0)[0][0][1] == str(app.LARGEST)
+    assert len(page.faces("one", -5, 10 ** 9, 7.0, ["<script>", "more"])) == app.MAX_FACES
+    assert page.faces("one", 10 ** 30, None, -1.0, [])[0][1] == str(app.MAX_SEED)
     for odd in (math.nan, math.inf, None, "many", [], "9" * 400):
-        assert len(page.faces("one", odd, odd, odd, odd)[0]) in (16, app.MOST)
-        assert len(page.vary("one", odd, odd, odd, odd)) == app.VARIATIONS and page.walk("one", odd, odd, odd)
-    with pytest.raises(gr.Error, match="no such generator"):
-        page.faces("../../etc/passwd", 0, 1, 1.0)
+        assert len(page.faces("one", odd, odd, odd, [odd])) in (16, app.MAX_FACES)
+        assert len(page.vary("one", odd, odd, odd, odd, [odd])) == app.VARIATIONS and page.walk("one", odd, odd, odd, [odd])
+    for unknown in ("../../etc/passwd", ["one"], None):
+        with pytest.raises(gr.Error, match="no such generator"):
+            page.faces(unknown, 0, 1, 1.0, [])
 
 
-def test_an_address_says_what_to_show():
+def test_an_address_says_what_to_show(page):
     def asked(**query):
-        return app.asked_for(["Smiling"], ["one", "two"], SimpleNamespace(query_params=query))
+        return page.asked_for(SimpleNamespace(query_params=query))
 
     assert asked() == ["one", 0, 16, 1, ""]
-    assert asked(weights="two", first="7", count="4", truncation="0.5", labels="+") == ["two", 7, 4, 0.5, "+"]
-    assert asked(weights="three", first="x", count="1e9", truncation="-3", labels="?,?,?") == ["one", 0, app.MOST, 0, ""]
+    assert asked(weights="two", first="7", count="4", truncation="0.75", labels="+") == ["two", 7, 4, 0.75, "+"]
+    assert asked(weights="three", first="x", count="1e9", truncation="-3", labels="?,?,?") == [
+        "one", 0, app.MAX_FACES, app.MIN_TRUNCATION, ""]
     assert asked(first="nan", count="inf", truncation="nan") == asked()
 
 
-def test_every_run_is_offered_also_one_that_was_never_scored(generators, tmp_path, monkeypatch):
+def test_every_word_is_said_in_every_language():
+    assert all(len(said) == len(app.LANGUAGES) and all(said) for said in app.WORDS.values())
+
+
+@pytest.fixture
+def runs(generators, tmp_path, monkeypatch):
+    """A working directory with two runs, of which one was never scored."""
     monkeypatch.chdir(tmp_path)
     for name in ("Output/best", "Output/generator", "Output-2/generator"):
         path = tmp_path / f"{name}.safetensors"
         path.parent.mkdir(exist_ok=True)
         checkpoint.save_generator(path, generators["two"], {
-            **PLAN._asdict(), "labels": {}, "where": "", "pictures": "", "data": "", "step": 1, "images_seen": 1, "seed": 0,
+            **PLAN._asdict(), "labels": {}, "where": "", "pictures": "", "data": "", "step": 1, "images_seen": 10 ** 6, "seed": 0,
             "scores": {}})
     (tmp_path / "Output-empty").mkdir()
-    assert list(app.find_weights([])) == [
-        "Output/best.safetensors", "Output-2/generator.safetensors", "pretrained/celeba64.safetensors"]
-    assert list(app.find_weights(["Output/generator.safetensors"])) == ["Output/generator.safetensors"]
+    return tmp_path
+
+
+def test_every_run_is_offered_also_one_that_was_never_scored(runs):
+    assert set(app.find_weights([])) == {"Output/best", "Output-2/generator", "pretrained/celeba64"}
+    assert list(app.find_weights(["Output/generator.safetensors"])) == ["Output/generator"]
+
+
+def test_a_broken_file_is_skipped_unless_it_was_named(runs, command, monkeypatch, capsys):
+    (runs / "Output/best.safetensors").write_bytes(b"broken")
+    assert set(app.find_weights([])) == {"Output-2/generator", "pretrained/celeba64"}
+    line, = (line for line in capsys.readouterr().out.splitlines() if line.startswith("skipped"))
+    assert "Output/best.safetensors" in line
+    for arguments in (["Output/best.safetensors"], ["Output-2/generator.safetensors", "none.safetensors"]):
+        result = command(app, "--port", free_port(), *arguments)
+        assert result.status == 2 and arguments[-1] in result.err and result.err.count("\n") == 1
+    (runs / "Output-2/generator.safetensors").unlink()
+    monkeypatch.setattr(app, "SHIPPED", runs / "none.safetensors")
+    monkeypatch.setattr(checkpoint, "SHIPPED", runs / "none.safetensors")
+    result = command(app, "--port", free_port())
+    assert result.status == 2 and result.err.count("\n") == 1 and "no weights" in result.err
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return listener.getsockname()[1]
+
+
+def test_a_host_or_port_that_cannot_be_had_is_one_sentence(command):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        for host, port in (("127.0.0.1", taken.getsockname()[1]), ("192.0.2.1", 7860), ("no such host", 7860), ("x" * 80, 7860)):
+            result = command(app, "--host", host, "--port", port)
+            assert result.status == 2 and result.err.count("\n") == 1 and f"--host {host} --port {port}" in result.err
+
+
+def test_addresses_of_ipv6():
+    for host in ("::1", "[::1]"):
+        try:
+            with app.listen(host, 0) as listener:
+                assert listener.getsockname()[0] == "::1"
+        except app.UserError as error:
+            pytest.skip(str(error))  # no IPv6 on this machine
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of Unix")
+@pytest.mark.parametrize("host, number", [("127.0.0.1", signal.SIGTERM), ("0.0.0.0", signal.SIGINT)])
+def test_a_signal_ends_it_and_leaves_nothing(runs, host, number):
+    """Also while somebody looks at it: an answer that never ends is under way."""
+    (runs / "tmp").mkdir()
+    port = free_port()
+    program = subprocess.Popen(
+        [sys.executable, app.__file__, "--host", host, "--port", str(port), "Output/best.safetensors"],
+        env={**os.environ, "TMPDIR": str(runs / "tmp")}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    said = ""
+    while f":{port}" not in said:
+        said += (line := program.stdout.readline())
+        assert line, said
+    assert ("no password" in said) == (host == "0.0.0.0") and "share" not in said and said.count("http") == 1
+    url = f"http://127.0.0.1:{port}/"
+    faces = httpx.get(url + "config", timeout=60).json()["dependencies"][-1]["id"]
+    httpx.post(url + "gradio_api/queue/join", timeout=60, json={
+        "data": [None, "Output/best", 0, 1, 0, None, 0.6, "Output/best", 0, 1, 1.0], "fn_index": faces, "session_hash": "me"})
+    with httpx.stream("GET", url + "gradio_api/heartbeat/me", timeout=60) as beats:
+        next(beats.iter_raw())
+        left = lambda: [str(path) for path in (runs / "tmp").rglob("*") if path.is_file() or "faces-" in path.name]  # noqa: E731
+        assert left()
+        program.send_signal(number)
+        assert program.communicate(timeout=60)[0] == ""
+    assert program.returncode == 0 and not left()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of Unix")
+def test_a_signal_while_it_loads_says_nothing():
+    code = "import app, os, signal; os.kill(os.getpid(), signal.SIGTERM)"
+    ended = subprocess.run([sys.executable, "-c", code], cwd=os.path.dirname(app.__file__), capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (-signal.SIGTERM, "", "")
+
+
+FACTS = {"size": 16, "images_seen": 1000}
+
+
+@pytest.mark.parametrize("names, switches", [("one two", [True]), ("two", [])])
+def test_the_attributes_offered_are_those_that_the_generator_knows(generators, tmp_path, names, switches):
+    blocks, _ = app.build({name: (generators[name], FACTS) for name in names.split()}, tmp_path)
+    function = next(function for function in blocks.fns.values() if function.name == "switch")
+
+    def shown(name):
+        return [part["visible"] for part in asyncio.run(blocks.process_api(function, [name]))["data"]]
+
+    assert shown("two") == [False] * (1 + len(switches)) and shown(names.split()[0]) == [bool(switches), *switches]
 
 
 @pytest.fixture(scope="module")
-def served(generators):
+def served(generators, tmp_path_factory):
     """The page's address, served as main() serves it."""
-    blocks, words = app.build(generators)
-    _, url, _ = blocks.launch(server_name="127.0.0.1", i18n=words, prevent_thread_lock=True, quiet=True, **app.SERVED)
-    yield url
-    blocks.close()
+    found = {name: (generator, FACTS) for name, generator in generators.items()}
+    server = app.build_server(*app.build(found, tmp_path_factory.mktemp("served")))
+    with app.listen("127.0.0.1", 0) as listener:
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
+        server.should_exit = True
+        thread.join()
+
+
+@pytest.fixture(scope="module")
+def ask(served):
+    """Asks as a browser does, through the queue: ask([weights, first, count, …], visitor) → success or "refused", output."""
+    events = httpx.get(served + "config", timeout=60).json()["dependencies"]
+    fn, = (event["id"] for event in events if event["api_name"] == "draw")
+
+    def draw(shown, visitor):
+        joined = httpx.post(served + "gradio_api/queue/join", timeout=60, json={
+            "data": [None, "two", 0, 1, 0, None, 0.6, *shown], "fn_index": fn, "session_hash": visitor})
+        if joined.status_code == 503 and "Queue is full" in joined.text:
+            return "refused", None
+        with httpx.stream("GET", served + f"gradio_api/queue/data?session_hash={visitor}", timeout=60) as results:
+            messages = (json.loads(line[5:]) for line in results.iter_lines() if line.startswith("data:"))
+            return next((message["success"], message["output"]) for message in messages if message["msg"] == "process_completed")
+
+    return draw
 
 
 @pytest.mark.parametrize("path", ["/etc/passwd", "app.py", "README.md", "../../etc/passwd", "pretrained/celeba64.safetensors"])
@@ -126,52 +240,102 @@ def test_no_file_can_be_read_through_it(served, path):
 
 
 def test_nothing_goes_past_the_queue(served):
-    answer = httpx.post(served + "gradio_api/run/faces", json={"data": ["one", 0, 1, 1.0, ""]}, timeout=30)
-    assert answer.status_code == 404
-    assert httpx.get(served + "monitoring", timeout=30).status_code != 200
+    assert httpx.post(served + "gradio_api/run/draw", json={"data": []}, timeout=30).status_code == 404
+    for path in ("monitoring", "docs", "openapi.json", "gradio_api/runs"):
+        assert httpx.get(served + path, timeout=30).status_code != 200
 
 
-def test_fifty_at_once_are_answered_or_refused(served):
-    """As browsers ask: a request joins the queue, and then waits for its result. The page stays alive."""
-    faces, = (event["id"] for event in httpx.get(served + "config").json()["dependencies"] if event["api_name"] == "faces")
+@pytest.mark.parametrize("first, caption", [(-5, "0"), (1e30, str(app.MAX_SEED)), ("many", "0"), (None, "0")])
+def test_any_number_is_a_seed(ask, first, caption):
+    success, output = ask(["one", first, -3, 9, ""], f"odd-{type(first).__name__}")
+    assert success and [face["caption"] for face in output["data"][0]] == [caption]
 
-    def visit(number):
-        joined = httpx.post(served + "gradio_api/queue/join", timeout=60, json={
-            "data": ["one", number, 4, 1.0, ""], "fn_index": faces, "session_hash": f"visitor{number}"})
-        if joined.status_code == 503 and "Queue is full" in joined.text:
-            return "refused"
-        with httpx.stream("GET", served + f"gradio_api/queue/data?session_hash=visitor{number}", timeout=60) as results:
-            messages = (json.loads(line[5:]) for line in results.iter_lines() if line.startswith("data:"))
-            return next(message["success"] for message in messages if message["msg"] == "process_completed")
 
+def test_fifty_at_once_are_answered_or_refused(ask):
     with ThreadPoolExecutor(50) as visitors:
-        answers = list(visitors.map(visit, range(50)))
-    assert set(answers) <= {True, "refused"} and answers.count(True) >= app.WAITING
-    assert visit(50) is True
+        answers = list(visitors.map(lambda number: ask(["one", number, 4, 1.0, ""], f"visitor{number}")[0], range(50)))
+    assert set(answers) <= {True, "refused"} and answers.count(True) >= app.MAX_WAITING
+    assert ask(["one", 50, 4, 1.0, ""], "visitor50")[0] is True
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("language, words", [("en-US", "None of these people exists"), ("zh-CN", "这些人都不存在")])
-def test_a_visit(served, language, words):
-    """Faces, again, the address, two clicks, a walk."""
+def test_who_asks_for_nothing_is_hung_up_on(served, monkeypatch):
+    """A connection that sends nothing, half a header, or after an answer half of another; but not one that is being answered."""
+    monkeypatch.setattr(serving, "PATIENCE", 0.2)
+    place = ("127.0.0.1", int(served.rsplit(":")[-1].strip("/")))
+    with httpx.stream("GET", served + "gradio_api/heartbeat/me", timeout=60) as beats:
+        for sent in (b"", b"GET / HTTP/1.1\r\nHost: x\r\nX-", b"POST /config HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nx",
+                     b"GET /robots.txt HTTP/1.1\r\nHost: x\r\n\r\nGET /robots"):
+            with socket.create_connection(place, timeout=30) as idler:
+                idler.sendall(sent)
+                while idler.recv(1 << 16):
+                    pass
+        next(beats.iter_raw())
+
+
+@pytest.fixture
+def browse():
+    """Opens a page in a browser: browse(url, locale="zh-CN", …) → the page."""
     sync_api = pytest.importorskip("playwright.sync_api")
     chromium = shutil.which("chromium") or shutil.which("google-chrome") or pytest.skip("there is no browser")
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        visitor = browser.new_page(locale=language)
-        visitor.set_default_timeout(60_000)
-        visitor.goto(served + "?first=5&count=8")
-        visitor.wait_for_selector("#faces img")
-        assert words in visitor.content() and len(visitor.query_selector_all("#faces img")) == 8
-        visitor.click("#again")
-        visitor.wait_for_function("!location.search.includes('first=5&')")
-        first = int(visitor.input_value("#first input"))
-        visitor.fill("#first input", "1")  # not drawn yet
-        assert f"first={first}&" in visitor.url and "count=8" in visitor.url
-        for place, end in ((2, "#end"), (5, "#end")):
-            visitor.query_selector_all("#faces img")[place].click()
-            visitor.wait_for_function(f"document.querySelector('{end} input').value == {first + place}")
-        assert visitor.input_value("#start input") == str(first + 2)
-        visitor.click("#go")
-        visitor.wait_for_selector("#film img")
+
+        def visit(url, **how):
+            visitor = browser.new_page(**how)
+            visitor.set_default_timeout(60_000)
+            visitor.goto(url)
+            visitor.wait_for_selector("#faces img")
+            return visitor
+
+        yield visit
         browser.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("language, words", [
+    ("en-US", "None of these people exists"), ("zh-CN", "这些人都不存在"), ("zh", "这些人都不存在"),
+    ("zh-Hans-SG", "这些人都不存在"), ("zh-TW", "這些人都不存在"), ("zh-HK", "這些人都不存在"), ("zh-Hant", "這些人都不存在")])
+def test_the_page_speaks_the_visitors_language(served, browse, language, words):
+    assert words in browse(served, locale=language).inner_text("body")
+
+
+@pytest.mark.slow
+def test_a_visit(served, browse):
+    """The address, other faces, a number, a slider, two clicks, the tabs, another generator."""
+    visitor = browse(served + "?first=5&count=8")
+    assert len(visitor.query_selector_all("#faces img")) == 8
+    visitor.click("#again")
+    visitor.wait_for_function("!location.search.includes('first=5&')")
+    assert visitor.input_value("#first input") in visitor.url and "count=8" in visitor.url
+    visitor.fill("#first input", "-7")  # draws, without a button, and without an error
+    visitor.wait_for_function("document.querySelector('#faces .caption-label').textContent.trim() == '0'")
+    slider = visitor.query_selector("#count input[type=range]").bounding_box()
+    visitor.mouse.click(slider["x"] + slider["width"] - 2, slider["y"] + slider["height"] / 2)
+    visitor.wait_for_function(f"document.querySelectorAll('#faces img').length == {app.MAX_FACES}")
+    assert not visitor.query_selector(".toast-body")
+    for place in (2, 5):
+        visitor.query_selector_all("#faces img")[place].click()
+        visitor.wait_for_function(f"document.querySelector('#faces .selected .caption-label').textContent.trim() == '{place}'")
+    for place, picture in ((1, "#walk img"), (2, "#vary img"), (3, "#side2 img")):
+        visitor.locator("button[role=tab]").nth(place).click()
+        visitor.wait_for_selector(picture)
+        if place == 1:
+            assert [visitor.input_value(f"#{end} input") for end in ("start", "end")] == ["2", "5"]
+    assert visitor.get_by_text("Smiling").is_visible()
+    visitor.click("#weights input")
+    visitor.get_by_role("option").nth(1).click()
+    visitor.get_by_text("Smiling").wait_for(state="hidden")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width, height", [(390, 844), (1280, 900)])
+def test_all_faces_fit_on_the_screen(served, browse, width, height):
+    """On a phone too: none is beside it, none is cut off, and nothing scrolls but the page."""
+    visitor = browse(served + "?count=36", viewport={"width": width, "height": height})
+    visitor.wait_for_function("document.querySelectorAll('#faces img').length == 36")
+    boxes = [image.bounding_box() for image in visitor.query_selector_all("#faces img")]
+    frame = visitor.query_selector("#faces").bounding_box()
+    for box in boxes:
+        assert box["x"] >= 0 and box["x"] + box["width"] <= width and 60 <= box["width"] <= 160
+        assert abs(box["width"] - box["height"]) < 2 and box["y"] + box["height"] <= frame["y"] + frame["height"]
+    assert visitor.evaluate("document.documentElement.scrollWidth") <= width

@@ -5,8 +5,8 @@ import numpy as np
 import paddle
 import paddle.nn as nn
 import pytest
-from safetensors.numpy import load_file
 from PIL import Image
+from safetensors.numpy import load_file
 
 import evaluate
 import generator

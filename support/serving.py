@@ -1,0 +1,68 @@
+"""Serving the page of app.py: to whoever is in the network, however slow, in the language of the browser."""
+import socket
+
+import gradio as gr
+import uvicorn
+from fastapi import FastAPI
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from runtime import UserError
+
+PATIENCE = 8  # seconds between two looks at whether a connection has asked for something
+# As many faces in a row as there is room for, up to eight, and no row that is cut off.
+CSS = """.gallery .grid-container {grid: auto-flow auto / repeat(auto-fill, minmax(max(70px, 11%), 1fr)) !important}
+.gallery .grid-wrap {max-height: none !important; min-height: 0 !important}
+.gallery .caption-label {padding: 0 3px; font-size: 10px}"""
+# Gradio knows zh-CN and zh-TW: a browser that asks for zh, zh-Hans, zh-HK and so on is taken for one of them.
+CHINESE = b"""<script>{const asked = navigator.language, known = /hant|tw|hk|mo/i.test(asked) ? "zh-TW" : "zh-CN";
+if (/^zh/i.test(asked)) Object.defineProperty(navigator, "language", {value: known})}</script>"""
+
+
+class ImpatientProtocol(H11Protocol):
+    """HTTP that hangs up where no whole request comes for PATIENCE seconds, or up to twice that, so that nobody is kept out."""
+
+    def connection_made(self, transport):
+        super().connection_made(transport)
+        self.loop.call_later(PATIENCE, self.look, None)
+
+    def look(self, last):
+        """Closes the connection where nothing was asked since the last look, and nothing is being answered."""
+        answering = self.cycle and not self.cycle.more_body and not self.cycle.response_complete
+        if self.cycle is last and not answering:
+            self.transport.abort()
+        elif not self.transport.is_closing():
+            self.loop.call_later(PATIENCE, self.look, self.cycle)
+
+
+def with_chinese(site):
+    """The ASGI application `site`, with CHINESE in its page."""
+
+    async def serve(scope, receive, send):
+        async def insert(message):
+            if "headers" in message:
+                message["headers"] = [(name, value) for name, value in message["headers"] if name != b"content-length"]
+            if "body" in message:
+                message["body"] = message["body"].replace(b"<head>", b"<head>" + CHINESE, 1)
+            await send(message)
+
+        await site(scope, receive, insert if scope.get("path") == "/" else send)
+
+    return serve
+
+
+def build_server(blocks, words):
+    """A server of the page, which `run(sockets=[…])` starts and SIGINT or SIGTERM end."""
+    site = gr.mount_gradio_app(FastAPI(openapi_url=None), blocks, "/", i18n=words, css=CSS, footer_links=[], max_file_size="1b",
+                               run_history=False, app_kwargs={"openapi_url": None}, enable_monitoring=False, ssr_mode=False)
+    return uvicorn.Server(uvicorn.Config(with_chinese(site), http=ImpatientProtocol, ws="none", log_level="critical",
+                                         timeout_graceful_shutdown=1))
+
+
+def listen(host, port):
+    """A socket that listens at `host`, a name or an address of IPv4 or IPv6. Raises UserError where that cannot be."""
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)[0]
+        return socket.create_server(address, family=family)
+    except (OSError, UnicodeError) as error:
+        reason = str(getattr(error, "strerror", None) or error).split(" (")[0]
+        raise UserError(f"--host {host} --port {port}: cannot be listened at; name another ({reason})") from None
