@@ -142,12 +142,13 @@ class DataReader:
         rows = self.held_out_rows
         return self.faces[rows[figures.evenly(len(rows), most)]] if len(rows) else self.faces[:0]
 
-    def fingerprint(self):
-        """A digest of which pictures these are, in which order, cropped how, which are held out, and of their pixels.
+    def fingerprint(self, pixels=True):
+        """A digest of which pictures these are, in which order, cropped how, which are held out, and of their `pixels`.
 
         Sets that were packed before manifests had a digest of the pixels keep the fingerprint they had.
         """
-        facts = [self.manifest[key] for key in ("size", "crop", "names", "held_out", "digest") if key in self.manifest]
+        facts = [self.manifest[key] for key in ("size", "crop", "names", "held_out", "digest")
+                 if key in self.manifest and (pixels or key != "digest")]
         return hashlib.blake2b(json.dumps(facts).encode(), digest_size=8).hexdigest()
 
     def batches(self, start_step=0):

@@ -124,7 +124,8 @@ def open_inputs(options):
     count = min(options.n, len(heldout), len(training), fakes.available)
     inputs = SimpleNamespace(
         fakes=fakes, heldout=heldout, training=training, count=count, discriminator=open_discriminator(fakes, training),
-        same_split=fakes.facts["pictures"] in ("", training.fingerprint()))  # nothing is known of pictures, nor of older weights
+        # Nothing is known of pictures, nor of the oldest weights; others know names and pixels, or names alone.
+        same_split=fakes.facts["pictures"] in ("", training.fingerprint(), training.fingerprint(pixels=False)))
     check_count(count, inputs)
     inputs.inception = fid.load_inception(fid.find_inception(options.inception)) if options.fid or options.inception else None
     try:

@@ -169,6 +169,7 @@ def test_the_fingerprint_covers_names_and_pixels(numbered):
         (numbered / "manifest.json").write_text(json.dumps({**facts, **changes}))
         return DataReader(numbered, 5).fingerprint()
 
+    assert fingerprint(digest="aa") != before and DataReader(numbered, 5).fingerprint(pixels=False) == before
     assert len({before, fingerprint(digest="aa"), fingerprint(digest="bb"), fingerprint(held_out=[3])}) == 4
 
 
