@@ -19,7 +19,7 @@ import paddle.nn.functional as F
 from scipy import linalg
 from tqdm import tqdm
 
-from checkpoint import set_network
+from checkpoint import network_shapes, set_network
 from download import fetch
 from randomness import draws
 from runtime import UserError
@@ -221,7 +221,10 @@ def load_inception(path):
     except pickle.UnpicklingError as error:
         raise UserError(f"{path}: more than weights is in it ({error})") from None
     inception = Inception()
-    set_network("inception", inception, {
-        "inception." + name.replace("running_mean", "_mean").replace("running_var", "_variance"): array
-        for name, array in arrays.items()})
+    arrays = {"inception." + name.replace("running_mean", "_mean").replace("running_var", "_variance"): array
+              for name, array in arrays.items()}
+    for name, shape in network_shapes("inception", inception).items():
+        if name not in arrays or list(arrays[name].shape) != list(shape):
+            raise UserError(f"{path}: {name} is missing or has another shape; this file is of another network")
+    set_network("inception", inception, arrays)
     return inception

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def test_three_cells_lead_to_faces(tmp_path, monkeypatch):
-    for path in (*ROOT.glob("*.py"), ROOT / "pretrained", ROOT / "training"):
+    for path in (*ROOT.glob("*.py"), *(ROOT / name for name in ("pretrained", "training", "intake", "support"))):
         (shutil.copytree if path.is_dir() else shutil.copy)(path, tmp_path / path.name)
     notebook = nbformat.read(ROOT / "aistudio.ipynb", as_version=4)
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
