@@ -1,6 +1,6 @@
 """A page to play with a generator: faces from seeds, interpolations, variations, attributes, two generators side by side.
 
-    python app.py                               # http://127.0.0.1:7860, with the weights of all runs and those that come along
+    python app.py                               # http://127.0.0.1:7860, with the weights of all runs and the pretrained ones
     python app.py Output/best.safetensors Output-2/best.safetensors     # these; the page offers all of them
     python app.py --host 0.0.0.0                # for others in the network too
 

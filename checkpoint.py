@@ -278,7 +278,7 @@ def best_of(folder):
 
 
 def find_generator():
-    """The weights to draw with where none are named: those of a run that draws faces, else those that come with the program.
+    """The weights to draw with where none are named: those of a run that draws faces, else the pretrained ones.
 
     The runs are Output and those that --fresh put beside it; of several the one with the best score, or the newest. Says which
     it took. Raises UserError where there are none.
@@ -298,7 +298,7 @@ def find_generator():
         return path
     if not SHIPPED.exists():
         raise UserError(f"{RUN / LATEST}: no such file; train.py writes one, or name another with --weights")
-    print(f"weights: {SHIPPED.name}, the generator that comes with the program; train.py makes your own")
+    print("weights: the pretrained generator; train.py makes your own")
     return SHIPPED
 
 

@@ -256,7 +256,7 @@ def test_a_generator_is_found_where_there_are_faces(tmp_path, monkeypatch, capsy
     save("Output", 800)
     assert checkpoint.find_generator() == checkpoint.SHIPPED
     said = capsys.readouterr().out
-    assert "Output has seen 800 images" in said and "--weights Output/best.safetensors" in said and "comes with the program" in said
+    assert "Output has seen 800 images" in said and "--weights Output/best.safetensors" in said and "the pretrained generator" in said
     save("Output-builtin", 50_000, 5)
     assert checkpoint.find_generator() == checkpoint.SHIPPED
     save("Output-2", 16_000, 30, "generator")

@@ -126,6 +126,9 @@ def test_a_run_becomes_a_film(show, tmp_path):
     assert show("--timelapse", tmp_path / "run", out="run.gif").status == 0
     film = frames(tmp_path / "run.gif")
     assert [film[i].mean() for i in (0, 1, 2)] == pytest.approx([0, 100, 200], abs=2)
+    (tmp_path / "run" / "samples" / "0001_000009.png").write_bytes(b"damaged")
+    result = show("--timelapse", tmp_path / "run", out="run.gif")
+    assert result.status == 2 and "0001_000009.png: not a picture" in result.err and len(frames(tmp_path / "run.gif")) == len(film)
     assert "samples" in show("--timelapse", tmp_path / "nowhere", out="run.gif").err
     assert "one picture" in show("--timelapse", tmp_path / "run").err
 
