@@ -3,8 +3,11 @@ import difflib
 
 import numpy as np
 
+from files import read_file
 from runtime import UserError
 from support.schema import Names, checked
+
+MAX_LIST = 2**28  # bytes; CelebA's list has 26 million
 
 
 def read_list(path):
@@ -13,15 +16,18 @@ def read_list(path):
     Returns the names and {picture: int8 [names]}. Raises UserError, which says in which line it is wrong.
     """
     try:
-        with open(path, encoding="utf-8-sig") as file:
-            lines = file.read().splitlines()
-    except (OSError, UnicodeError) as error:
-        raise UserError(f"--attributes {path}: cannot be read ({getattr(error, 'strerror', None) or 'not a text file'}); name "
+        lines = read_file(path, MAX_LIST).decode("utf-8-sig").splitlines()
+    except UnicodeError:
+        raise UserError(f"--attributes {path}: not a text file; name CelebA's list_attr_celeba.txt, or a list like it") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"--attributes {path}: cannot be read ({getattr(error, 'strerror', None) or error}); name "
                         "CelebA's list_attr_celeba.txt, or a list like it") from None
     names = lines[1].split() if len(lines) > 1 else []
     if not names or not lines[0].strip().isdigit():
         raise UserError(f"--attributes {path}: is not a list of attributes: a count, then a line with their names")
     checked(names, Names, f"--attributes {path}", "a name has letters, digits, _ and -, 40 at most")
+    if len(set(names)) < len(names):
+        raise UserError(f"--attributes {path}: names an attribute twice")
     rows = {}
     for number, line in enumerate(lines[2:], start=3):
         picture, *values = line.split() or [""]
@@ -29,6 +35,8 @@ def read_list(path):
             continue
         if len(values) != len(names) or not set(values) <= {"-1", "1"}:
             raise UserError(f"--attributes {path}: line {number} must have a picture's name and {len(names)} times -1 or 1")
+        if picture in rows:
+            raise UserError(f"--attributes {path}: line {number} names {picture} for the second time")
         rows[picture] = np.array(values, np.int8)
     return names, rows
 

@@ -6,7 +6,7 @@ before it is believed: the text against a schema, the tensors' types and shapes 
 import hashlib
 import json
 import math
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Annotated, Literal
@@ -252,7 +252,9 @@ def load_generator(path):
 def load_discriminator(path, size):
     """The discriminator of a saved run, as it was in training (batch statistics) but for dropout. Raises UserError."""
     options = SimpleNamespace(**read_facts(path)["options"])
-    with paddle.LazyGuard():
+    if options.spectral_norm and 128 * options.channels ** 2 > Path(path).stat().st_size:  # its second layer alone
+        raise UserError(f"{path}: too small for its {options.channels} channels; {NO_RUN}")
+    with nullcontext() if options.spectral_norm else paddle.LazyGuard():  # layers with it compute as they are built
         shapes = network_shapes("discriminator", zoo.build_discriminator(size, options))
     arrays = read_tensors(path, shapes)
     discriminator = zoo.build_discriminator(size, options)

@@ -15,7 +15,6 @@ import json
 import logging
 import re
 import time
-import warnings
 from collections import Counter
 from http.client import HTTPException
 from itertools import islice
@@ -182,7 +181,6 @@ def main():
     add("--out", type=Path, default=Path("photos"), metavar="DIR", help="(default: photos)")
     add("--workers", type=runtime.number(int, 1, 64), default=8, help="how many at a time (default: 8)")
     options = parser.parse_args()
-    warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # such a picture is not kept
 
     if options.out.exists() and not options.out.is_dir():
         raise UserError(f"--out {options.out}: is a file; name a folder")

@@ -17,6 +17,8 @@ import figures
 import metrics
 from checkpoint import describe_generator, find_generator, load_generator
 from dataReader import DataReader
+from files import read_file
+from intake.sources import MAX_BYTES
 from network import draw_faces
 from photos import decoded, reason
 from randomness import LIMITS, between, face_inputs
@@ -114,11 +116,10 @@ def sweep(generator, options):
 
 
 def sample_grid(path):
-    """A picture of a run's samples, MAX_IN_FILM px wide at most: uint8 [S, S, 3]. Raises UserError for a damaged one."""
+    """A picture of a run's samples, in RGB. Raises UserError for a damaged one."""
     try:
-        with decoded(path.read_bytes()) as (picture, _, _):
-            side = min(MAX_IN_FILM, picture.width)
-            return np.asarray(picture.resize((side, side)))
+        with decoded(read_file(path, MAX_BYTES)) as (picture, _, _):
+            return picture
     except Exception as error:  # whatever a broken file makes a decoder say
         raise UserError(f"{path}: {reason(error)}; delete it, and the film is made of the others") from None
 
@@ -131,7 +132,9 @@ def timelapse(options):
     path = out_path(options, "timelapse.gif", film=True)
     if path.suffix.lower() in (".png", ".jpg", ".jpeg"):
         raise UserError(f"--out {path}: is one picture; name a .gif or .mp4 file")
-    frames = [sample_grid(path) for path in paths]
+    grids = [sample_grid(path) for path in paths]
+    side = min(MAX_IN_FILM, grids[0].width)  # a run may have been gone on with at another size
+    frames = [np.asarray(grid.resize((side, side))) for grid in grids]
     save_film(path, np.stack(frames + frames[-1:] * 20), len(frames) / 10 + 2)
     return f"{len(frames)} sample grids, from {paths[0].stem} to {paths[-1].stem}: {path}"
 

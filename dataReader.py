@@ -19,27 +19,44 @@ from msgspec import Meta, Struct
 
 import figures
 from attributes import parse_names, parse_wanted
+from files import read_file
 from randomness import draws
 from runtime import UserError
 from support.schema import Count, Names, Size, Text, checked, parsed
 
 
-def map_faces(path):
-    """Opens a .npy file of uint8 [N, S, S, 3] without reading it; returns the array and the `mmap` under it. Raises UserError."""
+def map_array(path, dtype, wanted):
+    """Opens a .npy file of that type and shape (None: any length) without reading it; returns the array and the `mmap` under it.
+
+    Raises UserError where it is another, and FileNotFoundError where there is none.
+    """
     if Path(path).exists() and not Path(path).is_file():  # a pipe would be waited for
-        raise UserError(f"{path}: not a file of packed faces; name another, or run pretreat.py again")
+        raise UserError(f"{path}: not a file; name another, or run pretreat.py again")
     with open(path, "rb") as file:
         try:
             if np.lib.format.read_magic(file) != (1, 0):
                 raise ValueError("another version of the .npy format")
-            shape, _, dtype = np.lib.format.read_array_header_1_0(file)
-            if dtype != np.uint8 or len(shape) != 4 or not 0 < shape[1] == shape[2] or shape[3] != 3:
-                raise ValueError(f"an array of {dtype} {list(shape)}, not of uint8 [N, S, S, 3]")
+            shape, by_columns, found = np.lib.format.read_array_header_1_0(file)
+            fits = len(shape) == len(wanted) and all(side in (None, length) for side, length in zip(wanted, shape))
+            if found != dtype or not fits or by_columns:
+                raise ValueError(f"an array of {found} {list(shape)}, not of {np.dtype(dtype)} "
+                                 f"[{', '.join(str(side or 'N') for side in wanted)}]")
             start = file.tell()
             mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-            return np.ndarray(shape, np.uint8, buffer=mapping, offset=start), mapping
-        except (ValueError, TypeError, SyntaxError, OverflowError, tokenize.TokenError) as error:
-            raise UserError(f"{path}: not a file of packed faces ({error}); run pretreat.py again") from None
+            return np.ndarray(shape, dtype, buffer=mapping, offset=start), mapping
+        except (ValueError, TypeError, SyntaxError, OverflowError, MemoryError, RecursionError, tokenize.TokenError) as error:
+            raise UserError(f"{path}: damaged, or of another kind ({error}); run pretreat.py again") from None
+
+
+def map_faces(path):
+    """Opens a .npy file of uint8 [N, S, S, 3]: see `map_array`."""
+    faces, mapping = map_array(path, np.uint8, (None, None, None, 3))
+    if not 0 < faces.shape[1] == faces.shape[2]:
+        raise UserError(f"{path}: its faces have {faces.shape[2]}×{faces.shape[1]} px, no square; run pretreat.py again")
+    return faces, mapping
+
+
+MAX_MANIFEST = 2**30  # bytes
 
 
 class Manifest(Struct):
@@ -57,7 +74,10 @@ class Manifest(Struct):
 def read_manifest(path, count, size):
     """What pretreat.py wrote about `count` faces of `size` px, as a dict. Raises UserError where it is damaged or of other faces."""
     again = "run pretreat.py again"
-    manifest = checked(parsed(path.read_bytes(), path, again), Manifest, path, again)
+    try:
+        manifest = checked(parsed(read_file(path, MAX_MANIFEST), path, again), Manifest, path, again)
+    except ValueError as error:
+        raise UserError(f"{path}: {error}; {again}") from None
     if manifest["size"] != size or len(manifest["names"]) != count or max(manifest["held_out"], default=0) >= max(1, count):
         raise UserError(f"{path}: does not belong to the faces beside it; {again}")
     return manifest
@@ -118,13 +138,14 @@ class DataReader:
         return len(self.rows)
 
     def _read_labels(self, attributes):
+        path = self.path / "labels.npy"
         try:
-            labels = np.load(self.path / "labels.npy", allow_pickle=False)
-            if labels.dtype != np.int8 or labels.shape != (len(self.faces), len(attributes)):
-                raise ValueError("it does not belong to the faces beside it")
-            return labels
-        except (OSError, EOFError, ValueError) as error:
-            raise UserError(f"{self.path / 'labels.npy'}: cannot be used ({error}); run pretreat.py --attributes again") from None
+            labels, _ = map_array(path, np.int8, (len(self.faces), len(attributes)))
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read ({error.strerror}); run pretreat.py --attributes again") from None
+        if not np.isin(labels, (-1, 1)).all():
+            raise UserError(f"{path}: has labels other than -1 and 1; run pretreat.py --attributes again")
+        return labels
 
     def label_sample(self, most=256):
         """The attributes that come as labels → those of some of the split's faces, the same ones for all: lists of -1 and 1."""

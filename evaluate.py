@@ -25,7 +25,7 @@ import figures
 import metrics
 from checkpoint import describe_generator, find_generator, load_discriminator, load_generator, read_facts
 from dataReader import DataReader, map_faces
-from files import write_json
+from files import read_file, write_json
 from network import SIZES, draw_faces
 from intake.sources import list_pictures
 from photos import Crop, decode, reason
@@ -33,6 +33,7 @@ from randomness import draws, face_inputs
 from runtime import UserError, printable
 from zoo import Plan
 
+MAX_SCORES = 2**24  # bytes of scores.json
 FEWEST, FEW = 20, 500  # faces that can be scored at all; that make scores worth something
 MAX_NAMED = 3  # pictures that were skipped
 NOTHING_KNOWN = {"where": "", "pictures": "", "labels": {}, "scores": {}}  # of faces that another program drew
@@ -253,7 +254,7 @@ def score_sets(faces, places, inputs, seed, done):
 def compare_counts(count, facts, folder):
     """Says where scores that these may be compared with are of another number of faces."""
     try:
-        earlier = json.loads((folder / "scores.json").read_text(encoding="utf-8"))["n"]
+        earlier = json.loads(read_file(folder / "scores.json", MAX_SCORES))["n"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         earlier = count  # there are none
     for others, number in (("the weights bring along", facts["scores"].get("n", count)), (f"{folder}/scores.json had", earlier)):

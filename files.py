@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import shutil
+import stat
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -27,6 +28,7 @@ def replacing(path, durable=True):
     """
     path = Path(path)
     temporary = path.with_name(f".writing-{path.name}")
+    temporary.unlink(missing_ok=True)  # of a process that was killed; a link would be written through
     try:
         yield temporary
         if durable:
@@ -73,12 +75,52 @@ def check_own(folder, flag, names, is_ours):
 
     An empty folder will do, and none.
     """
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"{flag} {folder}: is a file; name a folder")
+    if folder.is_symlink() or folder.exists() and not folder.is_dir():
+        raise UserError(f"{flag} {folder}: is a file or a link; name a folder")
     found = {path.name.removeprefix(".writing-") for path in folder.iterdir()} if folder.exists() else set()
     others = sorted(found - names)
     if others or found and not is_ours(folder):
         raise UserError(f"{flag} {folder}: holds other files ({printable((others or sorted(found))[0])}); name a folder of its own")
+
+
+@contextmanager
+def rebuilding(folder, flag, names, is_ours):
+    """Yields an empty folder beside `folder`; when the block succeeds, it takes the place of `folder` as a whole.
+
+    names    of the files that are made in it; `folder` must hold no others
+    is_ours  is_ours(folder) says whether a folder with such files is one that we made
+
+    When the block fails or the process is killed, `folder` is as it was. Raises UserError, which names `flag`, where something
+    else would be lost, or another process is at it.
+    """
+    folder = folder.resolve()
+    partial = folder.with_name(folder.name + ".partial")
+    begun = partial / ".unfinished"
+    check_own(folder, flag, names, is_ours)
+    check_own(partial, flag, names | {begun.name}, lambda _: begun.exists() or is_ours(partial))  # of a process that was killed
+    partial.mkdir(parents=True, exist_ok=True)
+    with claim(partial):
+        try:
+            for left in partial.iterdir():
+                left.unlink()
+            begun.touch()
+            yield partial
+            check_own(folder, flag, names, is_ours)  # hours may have gone by
+            begun.unlink()
+            replace_folder(partial, folder)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+def read_file(path, most):
+    """The bytes of a file, at most so many. Raises OSError, and ValueError where it is larger, or no ordinary file but a pipe, say."""
+    with open(path, "rb", buffering=0, opener=lambda path, flags: os.open(path, flags | getattr(os, "O_NONBLOCK", 0))) as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise ValueError("not a file")
+        if status.st_size > most:
+            raise ValueError(f"larger than {most >> 20} MiB")
+        return file.read()
 
 
 def flush(path):
@@ -114,7 +156,11 @@ def replace_folder(new, path):
         aside = path.with_name(f".{path.name}.before")
         shutil.rmtree(aside, ignore_errors=True)  # left by a run that was killed; `path` is newer
         os.rename(path, aside)
-        os.rename(new, path)
+        try:
+            os.rename(new, path)
+        except OSError:
+            os.rename(aside, path)
+            raise
         shutil.rmtree(aside)
     flush(path.parent)
 

@@ -75,7 +75,7 @@ class Monitor:
 
     def _drop_lines_after(self, step):
         path = self.folder / "log.jsonl"
-        if path.exists():
+        if path.is_file():
             lines = path.read_bytes().splitlines(keepends=True)
             kept = [line for line in lines if line.endswith(b"\n") and step_of(line) <= step]
             with replacing(path) as temporary:
@@ -191,7 +191,7 @@ class Monitor:
 def saved_losses(path, steps):
     """What losses.npy holds of the first so many steps: float32 [steps, 4], NaN where it holds nothing. Says if it is damaged."""
     rows = np.empty((0, 4), np.float32)
-    if path.exists():
+    if path.is_file():
         try:
             rows = np.load(path, allow_pickle=False)[:steps]
             if rows.dtype != np.float32 or rows.shape[1:] != (4,) or np.isinf(rows).any():

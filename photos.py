@@ -1,7 +1,9 @@
 """Photos as people have them: decoding whatever they are safely, and making a face picture of each."""
 import io
 import math
+import struct
 import threading
+import warnings
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -13,7 +15,9 @@ from detection import MARGIN, cut_face, find_faces
 
 FORMATS = ["JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "JPEG2000"]  # no others: EPS would start Ghostscript
 CELEBA_PROPORTION = 178 / 218
-MIN_SIDE = 8  # px; a picture with a shorter side shows no face
+MIN_SIDE, MAX_SIDE = 8, 65_535  # px; a picture with a shorter side shows no face
+MAX_EXIF, MAX_EXIFS = 2**18, 8  # bytes; segments of a JPEG
+MAX_TILES, MAX_CHANNELS = 4096, 4  # of a JPEG 2000
 MAX_PIXELS = Image.MAX_IMAGE_PIXELS  # of one picture, and of all that are being decoded at the same time
 MAX_SCANNED = 12 * MAX_PIXELS  # a JPEG's pixels times its scans, of which a progressive one has about ten
 
@@ -30,6 +34,44 @@ try:
     FORMATS += ["HEIF"]
 except ImportError:
     pass
+
+warnings.filterwarnings("ignore", module="PIL")  # what is wrong with a picture is said where it is skipped
+
+
+class Metered(io.BytesIO):
+    """The bytes of a file for Pillow, which some files make read the same places thousands of times, or byte by byte for hours."""
+
+    def __init__(self, data):
+        super().__init__(data)
+        self.bytes_left, self.reads_left = 2 * len(data) + 2**24, 50_000
+
+    def read(self, size=-1):
+        data = super().read(size)
+        self.bytes_left -= len(data)
+        self.reads_left -= 1
+        if self.bytes_left < 0 or self.reads_left < 0:
+            raise ValueError("takes too long to read")
+        return data
+
+
+def open_image(data):
+    """Pillow's picture, nothing of which is decoded yet. Raises an exception for one that is not safe to decode."""
+    image = Image.open(Metered(data), formats=FORMATS)
+    if len(image.info.get("exif") or b"") > MAX_EXIF:
+        raise ValueError("more EXIF than cameras write")
+    if image.format == "TIFF":
+        check_size(*(max(MIN_SIDE, image.tag_v2.get(tag, 0)) for tag in (322, 323)))  # of a tile, which is decoded whole
+    if image.format == "JPEG2000":
+        check_codestream(data)
+    return image
+
+
+def check_codestream(data):
+    """Raises ValueError for a JPEG 2000 whose parts would take gigabytes to keep account of."""
+    at = data.find(b"\xff\x4f\xff\x51") + 8
+    right, lower, _, _, width, height = struct.unpack_from(">6I", data, at)
+    if int.from_bytes(data[at + 32:at + 34], "big") > MAX_CHANNELS or -(-right // width) * -(-lower // height) > MAX_TILES:
+        raise ValueError("too many channels or tiles")
 
 
 def to_rgb(image):
@@ -157,7 +199,7 @@ def decoded(data, wanted=None, box=None):
         kind, package = ("AVIF", "pillow>=11.3") if data[8:11] == b"avi" else ("HEIF", "pillow-heif")
         if kind not in FORMATS:
             raise ValueError(f"{kind}, which is not read here; type: pip install -U \"{package}\"")
-    image = Image.open(io.BytesIO(data), formats=FORMATS)
+    image = open_image(data)
     check_size(*image.size)
     with DECODING.taking(image.width * image.height):
         ImageOps.exif_transpose(image, in_place=True)
@@ -169,7 +211,7 @@ def check_size(width, height):
     """Raises ValueError for a picture that is too small to show a face or too large to be decoded safely."""
     if min(width, height) < MIN_SIDE:
         raise ValueError(f"only {width}×{height} px")
-    if width * height > MAX_PIXELS:
+    if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
         raise ValueError(f"{width}×{height} px; more than {MAX_PIXELS:,} in all are not safe to decode")
 
 
@@ -182,36 +224,28 @@ def decoded_jpeg(data, wanted, box):
     """
     height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
     check_size(width, height)
-    has_metadata, scans = look_into_jpeg(data)
-    if scans * width * height > MAX_SCANNED:
+    # Compressed data have no such bytes: in them 0xff comes before 0 or a restart marker. In a thumbnail they count, too.
+    has_metadata, progressive, scans = b"\xff\xe1" in data, b"\xff\xc2" in data, data.count(b"\xff\xda")
+    if scans * width * height > MAX_SCANNED or data.count(b"Exif\0\0") > MAX_EXIFS:
         raise ValueError(f"{width}×{height} px in {scans} scans take too long to decode")
     unusual = colours in ("CMYK", "YCCK")
     side = min(width, height, box or math.inf)
     scale = next((scale for scale in (8, 4, 2) if wanted and side >= scale * wanted and not unusual), 1)
-    with DECODING.taking(width * height // (scale ** 2 if scans == 1 else 1)):  # with several scans all of it is kept
+    with DECODING.taking(width * height // (1 if progressive else scale ** 2)):  # of a progressive one all is kept
         if unusual:  # simplejpeg only checks these; Pillow knows their ways
             simplejpeg.decode_jpeg(data, "CMYK", min_height=1, min_width=1)
-            image = to_rgb(ImageOps.exif_transpose(Image.open(io.BytesIO(data), formats=FORMATS)))
+            image = to_rgb(ImageOps.exif_transpose(open_image(data)))
             yield image, image.size, 1
             return
         pixels = simplejpeg.decode_jpeg(data, "RGB", min_height=math.ceil(height / scale), min_width=math.ceil(width / scale))
         image, filled = Image.fromarray(pixels), (width / scale, height / scale)
         if has_metadata:
-            image.info = Image.open(io.BytesIO(data), formats=FORMATS).info
+            image.info = open_image(data).info
             upright = ImageOps.exif_transpose(image)
             if upright.size != image.size:
                 filled = filled[::-1]
             image = upright
         yield image, filled, scale
-
-
-def look_into_jpeg(data):
-    """Whether a JPEG has an APP1 segment, where EXIF and XMP say how the camera was held, and how many scans it has."""
-    at, has_metadata = 2, False
-    while data[at:at + 1] == b"\xff" and data[at + 1:at + 2] != b"\xda":  # until the first scan
-        has_metadata |= data[at + 1:at + 2] == b"\xe1"
-        at += 2 + int.from_bytes(data[at + 2:at + 4], "big")
-    return has_metadata, data.count(b"\xff\xda", at)
 
 
 def reason(error):
@@ -220,4 +254,4 @@ def reason(error):
         return "not a picture that can be read, or cut short"
     if isinstance(error, Image.DecompressionBombError):
         return f"more pixels than the {MAX_PIXELS:,} that are safe to decode"
-    return f"{error}" or type(error).__name__
+    return f"{error}".strip() or type(error).__name__

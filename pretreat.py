@@ -12,9 +12,7 @@ import runtime  # noqa: I001  (first, as in every script)
 import hashlib
 import io
 import json
-import shutil
 import threading
-import warnings
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -28,13 +26,13 @@ import figures
 from attributes import read_list
 from detection import CELEBA_MARGIN, MARGIN, load_detector
 from download import digest_of, fetch
-from files import check_own, claim, flush, replace_folder, write_json
+from files import check_own, flush, read_file, rebuilding, write_json
 from intake.sources import PICTURES, Picture, list_pictures
 from photos import Crop, cut_faces, reason
 from runtime import UserError, printable
 
 MADE_HERE = {"faces.npy", "labels.npy", "manifest.json", "preview.png"}
-UNFINISHED = {"unfinished": True}  # the manifest until all is written
+MAX_MANIFEST = 2**30  # bytes
 BUILTIN = "skimage.data.lfw_subset()"
 CELEBA = "img_align_celeba"
 CELEBA_URL = ("https://drive.usercontent.google.com/download?id=0B7EVK8r0v71pZjFTYXZWM3FlRnM&export=download&confirm=t"
@@ -146,9 +144,11 @@ def write_faces(path, chunks, pictures, size, many):
         file.write(npy_header(0, size))
         for chunk in chunks:
             for cut in chunk:
-                if cut.faces and first.setdefault(cut.digest, cut.picture) is not cut.picture:
+                if cut.faces and cut.digest in first:
                     skipped.append({"name": cut.picture, "reason": f"the same file as {first[cut.digest]}"})
                     continue
+                if cut.faces:
+                    first[cut.digest] = cut.picture
                 names += [f"{cut.picture}#{i}" for i in range(1, len(cut.faces) + 1)] if many else [cut.picture] * len(cut.faces)
                 skipped += [{"name": cut.picture, "reason": why} for why in cut.reasons]
                 filled += sum(share > 0 for share in cut.filled)
@@ -189,13 +189,10 @@ def with_labels(pictures, path):
 
 
 def is_packed(folder):
-    """Whether pretreat.py made what a folder holds, or began to: a file that is named like ours may be somebody else's."""
-    if {path.name for path in folder.iterdir()} <= {".writing-manifest.json"}:
-        return True
+    """Whether pretreat.py made what a folder holds: a file that is named like ours may be somebody else's."""
     try:
-        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8", errors="surrogateescape"))
-        return UNFINISHED.keys() <= manifest.keys() or {"names", "held_out"} <= manifest.keys()
-    except (OSError, ValueError, AttributeError):
+        return {"names", "held_out"} <= json.loads(read_file(folder / "manifest.json", MAX_MANIFEST)).keys()
+    except (OSError, ValueError, AttributeError, RecursionError):
         return False
 
 
@@ -271,7 +268,6 @@ def next_command(out):
 def main():
     """The command: reads its options, finds the pictures, packs them, and puts the result in its place."""
     options = read_options()
-    warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # such a picture is skipped, and listed
     check_own(options.out, "--out", MADE_HERE, is_packed)
     if options.download:
         options.input = [download_celeba(options.url or CELEBA_URL)]
@@ -288,20 +284,8 @@ def main():
     pictures = pictures[:options.limit]
     print(f"{len(pictures):,} pictures → {options.size}×{options.size} px in {options.out}, {options.workers} threads")
 
-    out = options.out.resolve()
-    partial = out.with_name(out.name + ".partial")
-    check_own(partial, "--out", MADE_HERE, is_packed)  # it may be there, left by a run that was killed
-    partial.mkdir(parents=True, exist_ok=True)
-    with claim(partial):
-        try:
-            for left in partial.iterdir():
-                left.unlink()
-            write_json(partial / "manifest.json", UNFINISHED)
-            manifest = pack(pictures, sources, partial, options)
-            check_own(out, "--out", MADE_HERE, is_packed)  # hours may have gone by
-            replace_folder(partial, out)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+    with rebuilding(options.out, "--out", MADE_HERE, is_packed) as partial:
+        manifest = pack(pictures, sources, partial, options)
     print(f"kept {manifest['count']:,}, skipped {len(manifest['skipped']):,}: see {options.out}/manifest.json")
     if manifest["filled"]:
         print(f"{manifest['filled']:,} faces reach beyond their photo's edges and were filled by reflection; a smaller --margin "

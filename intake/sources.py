@@ -5,6 +5,7 @@ import zipfile
 from pathlib import Path, PurePosixPath
 from typing import Callable, NamedTuple
 
+from files import read_file
 from runtime import UserError
 
 PICTURES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".jp2", ".avif",
@@ -28,13 +29,13 @@ def list_pictures(paths, flag="--input"):
     Raises UserError, which names `flag`, for any other path, and for what pretreat.py has packed.
     """
     pictures = []
-    for path in map(Path, paths):
+    for path in map(Path, dict.fromkeys(paths)):
         if path.is_dir():
             pictures += pictures_in_folder(path, flag)
-        elif path.is_file() and zipfile.is_zipfile(path):
+        elif path.is_file():
             pictures += pictures_in_zip(path, flag)
         elif path.exists():
-            raise UserError(f"{flag} {path}: neither a folder nor a readable .zip file")
+            raise UserError(f"{flag} {path}: neither a folder nor a .zip file")
         else:
             raise UserError(f"{flag} {path}: no such folder or .zip file")
     return pictures
@@ -59,24 +60,8 @@ def pictures_in_folder(folder, flag):
             name = file_name if inside == "." else f"{inside}/{file_name}"
             path = os.path.join(place, file_name)
             if is_wanted(name) and os.path.isfile(path):
-                pictures.append(Picture(name, lambda path=path: read_file(path)))
+                pictures.append(Picture(name, lambda path=path: read_file(path, MAX_BYTES)))
     return pictures
-
-
-def read_file(path):
-    """The bytes of a file. Raises ValueError where it is none, or too large for a photo."""
-    with open(path, "rb", buffering=0, opener=lambda path, flags: os.open(path, flags | getattr(os, "O_NONBLOCK", 0))) as file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):  # a pipe may have taken its place
-            raise ValueError("not a file")
-        check_length(status.st_size)
-        return file.read()
-
-
-def check_length(length):
-    """Raises ValueError for more bytes than a photo has."""
-    if length > MAX_BYTES:
-        raise ValueError(f"larger than {MAX_BYTES >> 20} MiB")
 
 
 def pictures_in_zip(path, flag):
@@ -84,7 +69,7 @@ def pictures_in_zip(path, flag):
     try:
         archive = zipfile.ZipFile(path)
     except (zipfile.BadZipFile, RuntimeError, UnicodeError, NotImplementedError) as error:  # of a version unknown to Python, say
-        raise UserError(f"{flag} {path}: a damaged or unusual .zip file ({error}); fetch or pack it again") from None
+        raise UserError(f"{flag} {path}: neither a folder nor a readable .zip file ({error}); fetch or pack it again") from None
     entries, size = archive.infolist(), os.path.getsize(path)
     if sum(entry.compress_size for entry in entries) > size:
         raise UserError(f"{flag} {path}: its files overlap, as no program packs them; fetch or pack it again")
@@ -92,7 +77,7 @@ def pictures_in_zip(path, flag):
         raise UserError(f"{flag} {path}: would be more than {MAX_UNPACKED} times as large unpacked, as photos never are; fetch or "
                         "pack it again")
     return [Picture(name, lambda entry=entry: read_entry(archive, entry))
-            for entry in entries if not entry.is_dir() and is_wanted(name := entry_name(entry))]
+            for entry in entries if is_wanted(name := entry_name(entry))]
 
 
 def entry_name(entry):
@@ -116,6 +101,7 @@ def read_entry(archive, entry):
         raise ValueError("encrypted in the .zip file")
     if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # Python unpacks others however much they hold
         raise ValueError("packed in the .zip file by an unusual method")
-    check_length(entry.file_size)
+    if entry.file_size > MAX_BYTES:
+        raise ValueError(f"larger than {MAX_BYTES >> 20} MiB")
     with archive.open(entry) as file:
         return file.read(entry.file_size)  # and no more, whatever it says of its size

@@ -132,7 +132,9 @@ def test_a_run_goes_on_only_with_the_same_labels(packed, command, tmp_path):
 
 @pytest.mark.parametrize("content, said", [
     ("", "is not a list"), ("2\n", "is not a list"), ("many\nBright\n", "is not a list"),
-    ("1\nBright Odd\n00.png 1\n", "line 3"), ("1\nBright\n00.png yes\n", "line 3"), ("1\nBright\nother.png 1\n", "names none")])
+    ("1\nBright Odd\n00.png 1\n", "line 3"), ("1\nBright\n00.png yes\n", "line 3"), ("1\nBright\nother.png 1\n", "names none"),
+    ("1\nBright Bright\n00.png 1 1\n", "an attribute twice"), ("1\nBright\n00.png 1\n00.png -1\n", "for the second time"),
+    ("1\na{b}\n00.png 1\n", "a name has letters")])
 def test_a_list_that_is_none(tmp_path, command, content, said):
     Image.new("RGB", (16, 16)).save(tmp_path / "00.png")
     (tmp_path / "list.txt").write_text(content)

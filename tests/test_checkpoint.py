@@ -232,6 +232,20 @@ def test_a_hundred_strange_runs_are_refused(run, tmp_path):
     assert all((before[name] == tensor.numpy()).all() for name, tensor in networks["average"].state_dict().items())
 
 
+def test_a_discriminator_with_spectral_normalisation_is_loaded(tmp_path):
+    """Its layers compute as they are built, so their memory is not put off: its size is judged by the file's."""
+    options = {**OPTIONS, "spectral_norm": True}
+    players = build_players(16, SimpleNamespace(**options))
+    path = tmp_path / "checkpoint.safetensors"
+    networks, _ = networks_and_adams(players)
+    checkpoint.save_run(path, networks, {}, {"step": 1, "seconds": 1.0, "options": options})
+    loaded, made = checkpoint.load_discriminator(path, 16).state_dict(), networks["discriminator"].state_dict()
+    assert all((loaded[name].numpy() == made[name].numpy()).all() for name in made)
+    checkpoint.save_run(path, networks, {}, {"step": 1, "seconds": 1.0, "options": {**options, "channels": 4000}})
+    with pytest.raises(UserError, match="too small for its 4000 channels"):
+        checkpoint.load_discriminator(path, 16)
+
+
 def test_a_damaged_run_is_neither_started_over_nor_lost(command, faces16, tmp_path):
     arguments = ("--data", faces16, "--out", tmp_path, "--device", "cpu", "--channels", 4, "--z-dim", 8, "--batch", 32)
     assert command(train, *arguments, "--steps", 1).status == 0

@@ -127,13 +127,15 @@ def strange_faces():
         yield npy(shape=shape)
     for kind in ("<f4", "|O", "|b1", "<u2"):
         yield npy(descr=kind)
+    yield npy(fortran_order=True)  # whose faces would be scrambled
     for text in (b"__import__('os')", b"{'descr': |u1'", b"'" * 40, b"(" * 90, b"0" * 90, b"{'shape': 1L,", b"\x00" * 20):
         yield good[:10] + text + good[10 + len(text):]
 
 
 def test_strange_data_sets_get_a_sentence(numbered):
     cases = [("manifest.json", content) for content in strange_manifests()] + [("faces.npy", content) for content in strange_faces()]
-    labels = [np.ones((20, 2), np.int8), np.ones((19, 1), np.int8), np.ones((20, 1), np.int64), np.array([["a"]] * 20, object)]
+    labels = [np.ones((20, 2), np.int8), np.ones((19, 1), np.int8), np.ones((20, 1), np.int64), np.array([["a"]] * 20, object),
+              np.full((20, 1), 7, np.int8), np.zeros((20, 1), np.int8), np.asfortranarray(np.ones((20, 1), np.int8)).T]
     cases += [("labels.npy", content) for content in (b"", b"junk", *map(saved, labels))]
     good = {path.name: path.read_bytes() for path in numbered.iterdir()}
     assert len(cases) >= 75

@@ -2,7 +2,9 @@
 import io
 import json
 import os
+import resource
 import stat
+import struct
 import threading
 import time
 import zipfile
@@ -11,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import files
 import photos
 import pretreat
 from intake import sources
@@ -109,12 +112,12 @@ def test_pipes_and_devices_are_not_waited_for(tmp_path, command):
     os.mkfifo(tmp_path / "pipe.zip")
     for path in (tmp_path / "pipe.zip", "/dev/zero"):
         result = command(pretreat, "--input", path, "--out", tmp_path / "imgs")
-        assert result.status == 2 and "neither a folder nor" in result.err
+        assert result.status == 2 and "neither a folder nor a .zip file" in result.err
     (tmp_path / "photos").mkdir()
     os.mkfifo(tmp_path / "photos" / "a.png")
     assert sources.list_pictures([tmp_path / "photos"]) == []
     with pytest.raises(ValueError, match="not a file"):  # it took the place of a picture
-        sources.read_file(tmp_path / "photos" / "a.png")
+        sources.read_file(tmp_path / "photos" / "a.png", 100)
 
 
 EPS = b"""%!PS-Adobe-3.0 EPSF-3.0
@@ -173,6 +176,55 @@ def test_a_jpeg_of_very_many_scans_is_not_decoded(monkeypatch):
         photos.decode(bomb, 16, photos.Crop())
 
 
+def tiff(tags, width=64, height=64):
+    """A grey TIFF of one black strip, with further entries (tag, type, count, value or offset) in its directory, and 1 MB behind it."""
+    entries = sorted([(256, 4, 1, width), (257, 4, 1, height), (258, 3, 1, 8), (259, 3, 1, 1), (262, 3, 1, 1), (273, 4, 1, 8),
+                      (278, 4, 1, height), (279, 4, 1, width * height), *tags])
+    start = 8 + width * height
+    directory = struct.pack("<H", len(entries)) + b"".join(struct.pack("<HHII", *entry) for entry in entries) + bytes(4)
+    return struct.pack("<2sHI", b"II", 42, start) + bytes(width * height) + directory + bytes(10**6)
+
+
+def jp2(channels, tiles):
+    """The head of a JPEG 2000 codestream of 20,000 × 4,000 px: so many channels, in tiles of 20,000 / tiles px width."""
+    size = struct.pack(">HHIIIIIIIIH", 38 + 3 * channels, 0, 20_000, 4000, 0, 0, 20_000 // tiles, 4000, 0, 0, channels)
+    return b"\xff\x4f\xff\x51" + size + b"\x07\x01\x01" * channels + bytes(1000)
+
+
+BOMBS = {  # a few bytes each that Pillow would make gigabytes or minutes of
+    "bmp, one row of black": lambda: struct.pack("<2sIIIIiiHHIIIIII", b"BM", 62, 0, 62, 40, 11_000_000, 8, 1, 8, 1, 8, 0, 0, 2, 0)
+                             + bytes(8) + b"\0\2\xff\7\0\1",
+    "tiff, tags that share a place": lambda: tiff([(40_000 + i, 7, 10**6, 8000) for i in range(3000)]),
+    "tiff, a tile": lambda: tiff([(322, 4, 1, 20_000), (323, 4, 1, 20_000), (324, 4, 1, 8), (325, 4, 1, 4096)]),
+    "jpeg 2000, channels": lambda: jp2(16_384, 1),
+    "jpeg 2000, tiles": lambda: jp2(3, 20_000),
+    "gif, comments": lambda: picture(kind="gif").replace(b"\x2c\0\0\0\0\x14", b"\x21\xfe\1x\0" * 10**6 + b"\x2c\0\0\0\0\x14", 1),
+    "jpeg, exif": lambda: b"\xff\xd8" + (b"\xff\xe1\xff\xf0Exif\0\0" + bytes(65_512)) * 20 + picture(kind="jpeg")[2:],
+    "png, exif": lambda: picture(exif=bytes(2**20)),
+}
+
+
+@pytest.mark.parametrize("what", BOMBS)
+def test_small_files_that_take_gigabytes_are_not_decoded(what):
+    data = BOMBS[what]()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    cut = pretreat.cut_picture(sources.Picture("a", lambda: data), 16, photos.Crop())
+    assert not cut.faces and cut.reasons[0]
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000  # KiB
+
+
+def test_bytes_that_fill_a_jpeg_hide_nothing():
+    """Some may stand between its segments: what comes after, the camera's orientation or the scans, counts all the same."""
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    upright = Image.fromarray(np.linspace(0, 255, 400).reshape(20, 20).astype(np.uint8)).convert("RGB")
+    data = encoded(upright, "jpeg", exif=exif, quality=95)
+    at = data.index(b"\xff\xe1")
+    filled = data[:at] + b"\xff" + data[at:]
+    assert (photos.decode(filled, 16, photos.Crop()) == photos.decode(data, 16, photos.Crop())).all()
+    assert photos.decode(filled, 16, photos.Crop())[0, 0, 0] > 200  # it is turned upside down
+
+
 def test_what_pretreat_packed_is_no_input(tmp_path, command):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "a.png").write_bytes(picture())
@@ -198,12 +250,29 @@ def test_files_of_the_user_that_are_named_like_ours_stay(tmp_path, command, cont
     assert {path.name: path.read_bytes() for path in (tmp_path / "imgs").iterdir()} == content
 
 
+def test_a_link_in_the_way_is_not_written_through(tmp_path, command):
+    """Somebody else's folder may come with links where ours are to be: to files of the user's."""
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious" / "thesis.txt").write_text("mine")
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.png").write_bytes(picture())
+    for link in ("imgs.partial", "imgs"):
+        (tmp_path / link).symlink_to(tmp_path / "precious")
+        result = command(pretreat, "--input", tmp_path / "photos", "--out", tmp_path / "imgs", "--size", 8)
+        assert result.status == 2 and "link" in result.err or "other files" in result.err
+        (tmp_path / link).unlink()
+    (tmp_path / ".writing-a.txt").symlink_to(tmp_path / "precious" / "thesis.txt")
+    with files.replacing(tmp_path / "a.txt") as temporary:
+        temporary.write_text("new")
+    assert (tmp_path / "precious" / "thesis.txt").read_text() == "mine" and (tmp_path / "a.txt").read_text() == "new"
+
+
 def test_what_a_killed_run_left_is_not_packed_along(tmp_path, command):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "a.png").write_bytes(picture())
     partial = tmp_path / "imgs.partial"
     partial.mkdir()
-    (partial / "manifest.json").write_text(json.dumps(pretreat.UNFINISHED))
+    (partial / ".unfinished").touch()
     for name in ("labels.npy", ".writing-preview.png", "faces.npy"):
         (partial / name).write_bytes(b"old")
     assert command(pretreat, "--input", tmp_path / "photos", "--out", tmp_path / "imgs", "--size", 8).status == 0
@@ -218,6 +287,8 @@ def test_the_same_photo_counts_once(tmp_path, command):
     result = command(pretreat, "--input", tmp_path / "photos", tmp_path / "b.zip", "--out", tmp_path / "imgs", "--size", 8)
     manifest = json.loads((tmp_path / "imgs" / "manifest.json").read_text())
     assert result.status == 0 and manifest["names"] == ["a.png", "d.png"]
+    again = command(pretreat, "--input", tmp_path / "b.zip", tmp_path / "b.zip", "--out", tmp_path / "imgs", "--size", 8)
+    assert "kept 2, skipped 0" in again.out
     assert manifest["skipped"] == [{"name": "c.png", "reason": "the same file as a.png"}]
 
 
