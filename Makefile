@@ -22,12 +22,11 @@ test: setup
 
 ifdef HAS_PADDLE
 setup:  # everything but Paddle and NumPy: those that are there stay as they are
-	@{ grep -v '^paddle\|^numpy' requirements-cpu.txt; python3 -c "import numpy; print('numpy==' + numpy.__version__)"; } \
-		| python3 -m pip install -q -r /dev/stdin
+	@python3 -m pip install -q -r requirements-base.txt "numpy==$$(python3 -c 'import numpy; print(numpy.__version__)')"
 else
 setup: .venv/installed
 
-.venv/installed: $(REQUIREMENTS)
+.venv/installed: $(REQUIREMENTS) requirements-base.txt
 	python3 -m venv --clear .venv
 	.venv/bin/python -m pip install -q -r $(REQUIREMENTS)
 	touch $@

@@ -12,9 +12,13 @@ import runtime  # noqa: I001  (first, as in every script)
 import hashlib
 import io
 import json
+import os
+import shlex
 import threading
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,7 +38,8 @@ from runtime import UserError, printable
 MADE_HERE = {"faces.npy", "labels.npy", "manifest.json", "preview.png"}
 MAX_MANIFEST = 2**30  # bytes
 BUILTIN = "skimage.data.lfw_subset()"
-CELEBA = "img_align_celeba"
+CELEBA, ATTRIBUTES = "img_align_celeba", "list_attr_celeba.txt"
+JOBS, DEPTH = Path("/root/paddlejob/workspace/train_data/datasets"), 5  # AI Studio's other place; folders within folders
 CELEBA_URL = ("https://drive.usercontent.google.com/download?id=0B7EVK8r0v71pZjFTYXZWM3FlRnM&export=download&confirm=t"
               "&resourcekey=0-dYn9z10tMJOBAkviAcfdyQ")  # as its page names it; never tried for want of a network
 CELEBA_PAGE = "http://mmlab.ie.cuhk.edu.hk/projects/CelebA.html"
@@ -42,12 +47,35 @@ CELEBA_MD5 = "00d2c5bc6d35e252742224ab0c1e8fcb"
 CHUNK = 32  # pictures that a thread takes at a time; handing over single ones costs half as much as decoding them
 
 
+def find(name, fits):
+    """The first path of this name for which `fits(path)` holds, here or among AI Studio's mounted data sets; None where there is none.
+
+    They lie in ~/data/data<number>/, ~/data/datasets/<number>/<name>/ or deeper, or below JOBS; what is nearer comes first.
+    """
+    if fits(Path(name)):
+        return Path(name)
+    folders = [Path.home() / "data", JOBS]
+    for _ in range(DEPTH):
+        entries = []
+        for folder in folders:
+            with suppress(OSError), os.scandir(folder) as inside:  # one that is not there, or not for us
+                entries += sorted(inside, key=lambda entry: entry.name)
+        found = [path for entry in entries if entry.name == name and fits(path := Path(entry.path))]
+        if found:
+            return found[0]
+        folders = [entry.path for entry in entries if entry.is_dir()]
+    return None
+
+
 def find_input():
-    """Where CelebA is: here, or among AI Studio's mounted data sets; an empty list where it is nowhere."""
-    places = [Path(CELEBA), Path(CELEBA + ".zip")]
-    for mount in sorted(Path.home().glob("data/data*")):
-        places += [mount / CELEBA, mount / (CELEBA + ".zip")]
-    return [place for place in places if place.exists()][:1]
+    """Where CelebA's pictures are: a list of one path, or an empty one. An archive is read faster than a folder of as many files."""
+    found = find(CELEBA + ".zip", Path.is_file) or find(CELEBA, holds_pictures)
+    return [found] if found else []
+
+
+def holds_pictures(folder):
+    """Whether there are pictures right in a folder. (Unpacked twice, it lies in another of the same name.)"""
+    return folder.is_dir() and any(entry.name.endswith(".jpg") for entry in islice(os.scandir(folder), 1000))
 
 
 def download_celeba(url):
@@ -237,7 +265,8 @@ def read_options():
     add("--margin", type=runtime.number(int, 0, 24), metavar="PX",
         help=f"with --crop face, the room on either side of it, in px of 64 (default: {MARGIN}; {CELEBA_MARGIN}: as in "
              "CelebA's pictures)")
-    add("--attributes", metavar="FILE", help="CelebA's list_attr_celeba.txt, or a list like it: pack these labels along")
+    add("--attributes", nargs="?", const="", metavar="FILE",
+        help=f"pack labels along: from {ATTRIBUTES}, where it is found, or from a list like it")
     add("--limit", type=runtime.number(int, 1), metavar="N", help="take the first N pictures only")
     add("--workers", type=runtime.number(int, 1, 256), default=runtime.usable_cpus(), metavar="N",
         help="threads (default: the CPUs there are)")
@@ -251,6 +280,10 @@ def read_options():
         load_detector()  # says so now if it is not installed
         if options.attributes:
             raise UserError("--attributes goes with one face a picture, not with --crop face")
+    if options.attributes == "":
+        options.attributes = find(ATTRIBUTES, Path.is_file)
+        if not options.attributes:
+            raise UserError(f"--attributes: no {ATTRIBUTES} was found, here or among the mounted data sets; name its path")
     if options.download and options.input:
         raise UserError("--download takes what it fetches as the input; leave --input away")
     if options.url and not options.download:
@@ -262,7 +295,8 @@ def read_options():
 def next_command(out):
     """What to type after packing: a run of its own for faces in a folder of their own."""
     name = out.name.removeprefix("imgs").strip("-_. ")
-    return "python train.py" + ("" if str(out) == "imgs" else f" --data {out} --out Output-{name or 'new'}")
+    data = "" if str(out) == "imgs" else f" --data {shlex.quote(str(out))}"
+    return f"python train.py{data}" + (f" --out {shlex.quote(f'Output-{name}')}" if name else "")
 
 
 def main():

@@ -5,13 +5,15 @@ Import this before Paddle: the maths libraries read their settings once, when th
 import argparse
 import ctypes
 import errno
+import importlib.metadata
 import importlib.util
 import os
 import platform
+import re
 import signal
 import sys
 import warnings
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 
@@ -23,6 +25,25 @@ def end_at_once(*_):
 
 if Path(getattr(sys.modules["__main__"], "__file__", None) or "").resolve().parent == Path(__file__).resolve().parent:  # not in tests
     signal.signal(signal.SIGINT, end_at_once)
+
+
+
+def refuse_what_is_too_old():
+    """Ends the process, with one line, where Python or Paddle are of a time that this program does not know."""
+    paddle = ""  # built by hand, or missing, which the import will say
+    for name in ("paddlepaddle", "paddlepaddle-gpu"):
+        with suppress(importlib.metadata.PackageNotFoundError):
+            paddle = importlib.metadata.version(name)
+    old = f"Python {sys.version_info[0]}.{sys.version_info[1]}" if sys.version_info < (3, 10) else None
+    if re.match(r"[01]\.|2\.[0-5]\.", paddle):
+        old = old or f"PaddlePaddle {paddle}"
+    if old:
+        print(f"{Path(sys.argv[0]).name}: {old} is too old; this program needs Python 3.10 or newer and PaddlePaddle 2.6.2 or "
+              "newer. On AI Studio, choose such an image when you create the project", file=sys.stderr)
+        sys.exit(2)
+
+
+refuse_what_is_too_old()
 
 import psutil  # noqa: E402  (from here on, importing takes time)
 

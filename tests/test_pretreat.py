@@ -18,6 +18,7 @@ import figures
 import files
 import photos
 import pretreat
+import train
 from intake import sources
 
 ROOT = Path(pretreat.__file__).parent
@@ -231,17 +232,61 @@ def test_without_photos_the_built_in_faces_are_taken(tmp_path, command, monkeypa
     assert Image.open(tmp_path / "imgs" / "preview.png").size == (640, 640)
 
 
-def test_celeba_is_found_here_first_and_then_among_the_mounts(tmp_path, monkeypatch):
+MOUNTS = ("home/data/data39207", "home/data/datasets/39207/celeba", "jobs/39207/CelebA/Img")
+
+
+@pytest.fixture(params=MOUNTS)
+def mount(request, tmp_path, monkeypatch):
+    """A folder in which AI Studio mounts a data set; with a folder beside it that nobody may look into."""
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    monkeypatch.chdir(tmp_path)
-    mounted = tmp_path / "home" / "data" / "data39207" / "img_align_celeba.zip"
-    mounted.parent.mkdir(parents=True)
-    mounted.touch()
-    assert pretreat.find_input() == [mounted]
+    monkeypatch.setattr(pretreat, "JOBS", tmp_path / "jobs")
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    folder = tmp_path / request.param
+    folder.mkdir(parents=True)
+    (folder.parent / "broken").symlink_to(tmp_path / "nowhere")
+    return folder
+
+
+@pytest.mark.parametrize("out, command", [
+    ("imgs", "python train.py"), ("imgs-mine", "python train.py --data imgs-mine --out Output-mine"),
+    ("/data/imgs", "python train.py --data /data/imgs"), ("a b/x y", "python train.py --data 'a b/x y' --out 'Output-x y'")])
+def test_what_to_type_next(out, command):
+    """A run of its own for faces of their own: the one in Output goes with those in imgs."""
+    assert pretreat.next_command(Path(out)) == command
+
+
+def test_celeba_is_found_here_first_and_then_among_the_mounts(mount):
+    assert pretreat.find_input() == []
+    deeper = mount / "img_align_celeba" / "img_align_celeba"
+    deeper.mkdir(parents=True)
+    assert pretreat.find_input() == []  # there is nothing in it
+    (deeper / "000001.jpg").touch()
+    assert pretreat.find_input() == [deeper]
+    (mount / "img_align_celeba" / "000001.jpg").touch()
+    assert pretreat.find_input() == [deeper.parent]
+    (mount / "img_align_celeba.zip").touch()
+    assert pretreat.find_input() == [mount / "img_align_celeba.zip"]
     Path("img_align_celeba.zip").touch()
     assert pretreat.find_input() == [Path("img_align_celeba.zip")]
-    Path("img_align_celeba").mkdir()
-    assert pretreat.find_input() == [Path("img_align_celeba")]
+
+
+def test_a_mounted_data_set_is_packed_again_in_each_session_and_the_run_resumes(mount, command):
+    """The home folder is small: packed faces live elsewhere, and are gone with the session."""
+    result = command(pretreat, "--attributes")
+    assert result.status == 2 and "list_attr_celeba.txt" in result.err
+    names = [f"{number:06d}.jpg" for number in range(40)]
+    with zipfile.ZipFile(mount / "img_align_celeba.zip", "w") as archive:
+        for number, name in enumerate(names):
+            archive.writestr(f"img_align_celeba/{name}", encoded(colours(178, 218 + number), "jpeg"))
+    (mount / "list_attr_celeba.txt").write_text("40\nMale\n" + "".join(f"{name} 1\n" for name in names))
+    for steps in (1, 2):
+        packing = command(pretreat, "--attributes", "--size", 16, "--out", "imgs-session")
+        assert packing.status == 0 and str(mount / "img_align_celeba.zip") in packing.out
+        training = command(train, "--device", "cpu", "--data", "imgs-session", "--out", "Output", "--channels", 2, "--steps", steps)
+        assert training.status == 0, training.err
+        shutil.rmtree("imgs-session")
+    assert "going on from step 1 of 2" in training.out
 
 
 @pytest.mark.parametrize("arguments, words", [
