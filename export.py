@@ -1,5 +1,6 @@
 """A generator for other programs: a static Paddle model and an ONNX file, each checked against the network itself."""
 import contextlib
+import copy
 import os
 import shutil
 
@@ -8,7 +9,7 @@ import paddle
 import paddle.nn as nn
 import paddle.nn.functional as F
 
-from files import check_own, claim, replace_folder, write_json
+from files import rebuilding, write_json
 from randomness import face_inputs
 from runtime import UserError
 from training.layers import ResizeConv2D
@@ -55,15 +56,20 @@ class Doubled(nn.Layer):
 OTHERWISE = {nn.LeakyReLU: Leaky, nn.Upsample: Doubled}
 
 
+@paddle.no_grad()
 def plain(generator):
-    """The same network of Paddle's own layers alone, in evaluation mode: what converters know."""
+    """The same network of Paddle's own layers alone, in evaluation mode: what converters know. Batch normalisation is folded away."""
     layers = []
     for layer in generator:
         if isinstance(layer, ResizeConv2D):
             kernels = layer.kernels()
-            layer = nn.Conv2DTranspose(*kernels.shape[:2], 4, 2, 1)
+            layer = nn.Conv2DTranspose(*kernels.shape[:2], 4, 2, 1, bias_attr=False)
             layer.weight.set_value(kernels)
-            layer.bias.set_value(paddle.zeros_like(layer.bias))
+        if isinstance(layer, (nn.BatchNorm1D, nn.BatchNorm2D)):
+            place = -2 if isinstance(layers[-1], nn.Unflatten) else -1
+            if isinstance(layers[place], (nn.Conv2D, nn.Conv2DTranspose, nn.Linear)):
+                layers[place] = folded(layers[place], layer)
+                continue
         layers.append(OTHERWISE.get(type(layer), lambda layer=layer: layer)())
     if generator.plan.arch == "dcgan":
         inputs = generator.plan.z_dim + len(generator.plan.labels)
@@ -71,6 +77,24 @@ def plain(generator):
     network = nn.Sequential(*layers)
     network.eval()
     return network
+
+
+def folded(layer, norm):
+    """A convolution, a transposed one or a dense layer that also does what batch normalisation behind it does in evaluation mode.
+
+    y = (Wx + b - mean) / sqrt(variance + epsilon) · scale + shift is again a layer of that kind, with other W and b. Of a dense
+    layer whose outputs become maps, each map has one scale.
+    """
+    outputs = 0 if isinstance(layer, nn.Conv2D) else 1  # the axis of the weights
+    times = layer.weight.shape[outputs] // len(norm.weight)
+    mean, variance, scale, shift = (tensor.repeat_interleave(times) for tensor in (norm._mean, norm._variance, norm.weight, norm.bias))
+    scale = scale / paddle.sqrt(variance + norm._epsilon)
+    bias = paddle.zeros_like(mean) if layer.bias is None else layer.bias
+    layer = copy.deepcopy(layer)
+    layer.weight.set_value(layer.weight * scale.reshape([-1 if axis == outputs else 1 for axis in range(layer.weight.ndim)]))
+    layer.bias = layer.create_parameter(mean.shape, is_bias=True)
+    layer.bias.set_value((bias - mean) * scale + shift)
+    return layer
 
 
 @contextlib.contextmanager
@@ -99,21 +123,11 @@ def export(generator, folder):
     except (ImportError, ValueError) as error:  # a ValueError where it is made for another Paddle
         raise UserError(f"--export needs packages that do not work here ({str(error).splitlines()[0]}); type: "
                         "pip install -r requirements-export.txt, and with Paddle 2.6 then: pip install \"paddle2onnx<2\"") from None
-    folder = folder.resolve()
-    check_own(folder, "--export", WRITTEN, lambda folder: (folder / "generator.onnx").exists())
-    work = folder.with_name(f".writing-{folder.name}")
-    work.mkdir(parents=True, exist_ok=True)
-    with claim(work):
-        try:
-            for left in work.iterdir():  # by an export that was killed
-                left.unlink()
-            differences = write_models(generator, work)
-            (work / "example.py").write_text(example(generator), encoding="utf-8")
-            if generator.plan.labels:
-                write_json(work / "labels.json", list(generator.plan.labels))
-            replace_folder(work, folder)
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
+    with rebuilding(folder, "--export", WRITTEN, lambda folder: (folder / "generator.onnx").exists()) as partial:
+        differences = write_models(generator, partial)
+        (partial / "example.py").write_text(example(generator), encoding="utf-8")
+        if generator.plan.labels:
+            write_json(partial / "labels.json", list(generator.plan.labels))
     return differences
 
 
@@ -132,6 +146,7 @@ def write_models(generator, folder):
         except SystemExit:
             raise UserError("--export: paddle2onnx cannot convert this network; another version of it may do better",
                             status=1) from None
+        shutil.rmtree(folder / "paddle_model_temp_dir", ignore_errors=True)  # left by paddle2onnx 1.3: the weights once more
         paddle.jit.save(network, str(path), input_spec=spec)
         static = paddle.jit.load(str(path))
         static.eval()

@@ -97,12 +97,13 @@ def rebuilding(folder, flag, names, is_ours):
     partial = folder.with_name(folder.name + ".partial")
     begun = partial / ".unfinished"
     check_own(folder, flag, names, is_ours)
-    check_own(partial, flag, names | {begun.name}, lambda _: begun.exists() or is_ours(partial))  # of a process that was killed
+    if partial.is_symlink() or not begun.exists():  # else it is of a process that was killed
+        check_own(partial, flag, names, is_ours)
     partial.mkdir(parents=True, exist_ok=True)
     with claim(partial):
         try:
             for left in partial.iterdir():
-                left.unlink()
+                shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
             begun.touch()
             yield partial
             check_own(folder, flag, names, is_ours)  # hours may have gone by

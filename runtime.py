@@ -116,9 +116,14 @@ def run_command(main):
     except OSError as error:
         sentence, status = describe_os_error(error), 1
     except (MemoryError, RuntimeError, SystemError) as error:
-        if not is_out_of_memory(error):
+        gpu_error = re.search(r"(CUDA|CUDNN|CUBLAS|CURAND|NCCL) error.*", str(error))
+        if is_out_of_memory(error):
+            sentence, status = "out of memory: try a smaller --batch or --channels (with pretreat.py, fewer --workers)", 1
+        elif gpu_error:
+            sentence, status = (f"the GPU failed ({gpu_error[0].strip()}); type the same command again, and if it fails again see "
+                                "\"No usable GPU\" in the README, or add --device cpu"), 1
+        else:
             raise
-        sentence, status = "out of memory: try a smaller --batch or --channels (with pretreat.py, fewer --workers)", 1
     print(f"{name}: {printable(sentence)}", file=sys.stderr)
     sys.exit(status)
 

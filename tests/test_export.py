@@ -7,12 +7,16 @@ import sys
 
 import numpy as np
 import paddle
+import paddle.nn as nn
 import pytest
+from paddle import inference
 from PIL import Image
 
 import checkpoint
 import export
+import files
 import generator
+from randomness import face_inputs
 from zoo import Plan, build_generator
 
 PLANS = [Plan(size=16, z_dim=8, channels=4),
@@ -30,10 +34,19 @@ def needs_converter():
         pytest.skip(f"requirements-export.txt: {error}")
 
 
-def saved(plan, path):
+def trained(plan):
+    """A generator whose batch norms are not those of the start."""
     made = build_generator(plan)
-    for _ in range(3):  # so that the batch-norm statistics are not those of the start
+    for _ in range(3):
         made(paddle.randn([8, plan.z_dim + len(plan.labels)]))
+    for name, weight in made.named_parameters():
+        if name.endswith("bias"):
+            weight.set_value(0.1 * paddle.randn(weight.shape))
+    return made
+
+
+def saved(plan, path):
+    made = trained(plan)
     checkpoint.save_generator(path, made, {**plan._asdict(), "pictures": "", "where": "", "step": 1, "images_seen": 1,
                                            "data": "nothing", "seed": 0, "scores": {}})
     return path
@@ -46,10 +59,44 @@ def test_every_generator_is_the_same_elsewhere(plan, tmp_path, command):
                      "--export", tmp_path / "model")
     assert result.status == 0, result.err
     assert result.out.count("differs from the network by") == 2
+    assert b"BatchNormalization" not in (tmp_path / "model" / "generator.onnx").read_bytes()
     done = subprocess.run([sys.executable, "example.py"], cwd=tmp_path / "model", capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     faces = np.asarray(Image.open(tmp_path / "model" / "faces.png"))
     assert faces.shape == (plan.size, 16 * plan.size, 3) and faces.std() > 0
+
+
+@pytest.mark.parametrize("plan", PLANS, ids=lambda plan: plan.arch + "-" + plan.up)
+def test_batch_norms_are_folded_and_the_network_stays_as_it_was(plan):
+    made = trained(plan)
+    made.eval()
+    z = paddle.randn([4, plan.z_dim + len(plan.labels)])
+    wanted = made(z).numpy()
+    plain = export.plain(made)
+    assert not any(isinstance(layer, (nn.BatchNorm1D, nn.BatchNorm2D)) for layer in plain)
+    np.testing.assert_allclose(plain(z).numpy(), wanted, atol=1e-5)
+    np.testing.assert_array_equal(made(z).numpy(), wanted)
+
+
+@pytest.mark.parametrize("onednn", [True, False], ids=["oneDNN", "without oneDNN"])
+@pytest.mark.parametrize("plan", PLANS, ids=lambda plan: plan.arch + "-" + plan.up)
+def test_paddle_inference_draws_the_same(plan, onednn, tmp_path, command):
+    needs_converter()
+    weights = saved(plan, tmp_path / "weights.safetensors")
+    assert command(generator, "--weights", weights, "--export", tmp_path / "model").status == 0
+    model, = (path for path in (tmp_path / "model").glob("generator.*") if path.suffix in (".json", ".pdmodel"))
+    config = inference.Config(str(model), str(model.with_suffix(".pdiparams")))
+    if onednn:
+        config.enable_mkldnn()
+    elif hasattr(config, "disable_mkldnn"):  # where it is on by default
+        config.disable_mkldnn()
+    predictor = inference.create_predictor(config)
+    made, _ = checkpoint.load_generator(weights)
+    z = face_inputs(made.plan, range(8))
+    predictor.get_input_handle("z").copy_from_cpu(z)
+    predictor.run()
+    drawn = predictor.get_output_handle(predictor.get_output_names()[0]).copy_to_cpu()
+    np.testing.assert_allclose(drawn, made(paddle.to_tensor(z)).numpy(), atol=1e-3)
 
 
 def test_a_model_that_draws_something_else_is_not_written(tmp_path, command, monkeypatch):
@@ -81,7 +128,7 @@ def test_an_export_replaces_an_earlier_one_as_a_whole_and_nothing_else(tmp_path,
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(export, "replace_folder", die)
+        patch.setattr(files, "replace_folder", die)
         assert run(plain).status == 130
     assert {path.name: path.read_bytes() for path in (tmp_path / "model").iterdir()} == before
     assert run(plain).status == 0 and not (tmp_path / "model" / "labels.json").exists()

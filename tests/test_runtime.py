@@ -126,6 +126,23 @@ def test_what_is_too_old_is_named(said, change):
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and said in done.stderr and "2.6.2" in done.stderr
 
 
+@pytest.mark.parametrize("raised, said", [
+    ("C++ Traceback\n0 paddle::…\nExternalError: CUDA error(700), an illegal memory access was encountered.\n  [Hint: …]", "CUDA error(700)"),
+    ("(External) CUDNN error(8), CUDNN_STATUS_EXECUTION_FAILED.\n  [operator < conv2d > error]", "CUDNN error(8)"),
+    ("ResourceExhaustedError: Out of memory error on GPU 0. Cannot allocate 2GB", "smaller --batch"),
+    ("something else", None)])
+def test_what_paddle_says_about_a_gpu_becomes_a_sentence(monkeypatch, capsys, raised, said):
+    def fail():
+        raise RuntimeError(raised)
+
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+    with pytest.raises(SystemExit if said else RuntimeError) as ended:
+        runtime.run_command(fail)
+    if said:
+        err = capsys.readouterr().err
+        assert ended.value.code == 1 and err.count("\n") == 1 and said in err and "Hint" not in err
+
+
 def test_output_does_not_lag_behind_in_a_pipe():
     script = "import os, runtime; runtime.run_command(lambda: (print('a line'), os._exit(0)))"
     result = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)

@@ -1,0 +1,73 @@
+"""How large each network is and what a face costs, at its usual size and the published width: a Markdown table.
+
+    python benchmarks/networks.py
+
+FLOPs are multiplications and additions of the convolutions and dense layers, forward, for one face; zeros around a map count as
+numbers do. Megabytes are those of the weights and the statistics of batch normalisation.
+"""
+import sys
+from math import prod
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+import runtime  # noqa: E402, I001
+
+import paddle  # noqa: E402
+import paddle.nn as nn  # noqa: E402
+
+import recipe  # noqa: E402
+import zoo  # noqa: E402
+from training.layers import ResizeConv2D  # noqa: E402
+
+HEAD = ["`--arch`", "px", "weights, millions: G, D", "GFLOP a face: G, D", "MB, float32: G, D", "MB, float16: G, D"]
+
+
+def flops(layer, x, y):
+    """Multiplications and additions that take a layer's input x to its output y.
+
+    Each weight is used once for each pixel of the smaller of the two maps: a convolution has a sum for each pixel of y, a transposed
+    one spreads each pixel of x. One that resizes before (ResizeConv2D) is computed as a transposed one, its 3×3 kernels as 4×4.
+    """
+    weights = layer.weight.size * 16 // 9 if isinstance(layer, ResizeConv2D) else layer.weight.size
+    return 2 * weights * min(prod(x.shape[2:]), prod(y.shape[2:]))
+
+
+def measure(network, inputs):
+    """A network's learned weights, its FLOPs for `inputs` [1, …], and how many numbers its file holds."""
+    counted = []
+
+    def count(layer, inputs, output):
+        counted.append(flops(layer, inputs[0], output))
+
+    for layer in network.sublayers():
+        if isinstance(layer, (nn.Conv2D, nn.Conv2DTranspose, nn.Linear)):
+            layer.register_forward_post_hook(count)
+    network.eval()
+    with paddle.no_grad():
+        network(inputs)
+    learned = sum(weight.size for weight in network.parameters() if not weight.stop_gradient)
+    return learned, sum(counted), sum(tensor.size for tensor in network.state_dict().values())
+
+
+def row(name):
+    """The line of the table for a network, as train.py --arch builds it."""
+    options, size = recipe.parse_options("", ["--arch", name]), zoo.sizes_of(name)[0]
+    plan = zoo.Plan(name, size, options.z_dim, options.noise, {}, options.channels, options.up)
+    options.labels = {}
+    pair = [measure(zoo.build_generator(plan), paddle.zeros([1, options.z_dim])),
+            measure(zoo.build_discriminator(size, options), paddle.zeros([1, 3, size, size]))]
+    columns = [[f"{learned / 1e6:.1f}", f"{operations / 1e9:.2f}", f"{4 * numbers / 1e6:.1f}", f"{2 * numbers / 1e6:.1f}"]
+               for learned, operations, numbers in pair]
+    return [f"`{name}`", str(size), *map(", ".join, zip(*columns))]
+
+
+def main():
+    """The command: prints the table."""
+    runtime.Parser(__doc__).parse_args()
+    runtime.choose_device("cpu")
+    for cells in (HEAD, ["---"] * len(HEAD), *map(row, zoo.NAMES)):
+        print("| " + " | ".join(cells) + " |", flush=True)
+
+
+if __name__ == "__main__":
+    runtime.run_command(main)
