@@ -1,12 +1,15 @@
-"""The two players of a training run: their networks, optimisers, and what one update does to them."""
+"""The two players of a training run: their networks, optimisers, what one update does to them, and the random numbers of a step."""
 from contextlib import contextmanager
 from types import SimpleNamespace
 
+import numpy as np
 import paddle
 
 import ranks
 import runtime
 import zoo
+from augment import augment, chances, changes
+from randomness import noise
 
 
 @contextmanager
@@ -81,3 +84,33 @@ def update_average(average, generator, images_seen, batch_size, half_life, ramp=
     now = generator.state_dict()
     for name, mean in average.state_dict().items():
         mean.scale_(1 - new_share).add_(now[name] * new_share)
+
+
+class StepDraws:
+    """The random numbers of a step, for pictures of this `shape`, [N, 3, S, S], each rank's; all but those of `seed_layers`.
+
+    They come to the device in one copy, because each copy waits until the device has done what it was given before. The ranks
+    share out the numbers that one process would draw.
+    """
+
+    def __init__(self, step, options, shape):
+        count, size, self.policy = shape[0] * ranks.COUNT, shape[2], options.augment
+        d_updates, g_updates = (range(step * n, (step + 1) * n) for n in (options.d_steps, options.g_steps))
+        arrays = {(purpose, i): noise(options.seed, purpose, i, count, options.z_dim, options.noise)
+                  for purpose, updates in (("z for D", d_updates), ("z for G", g_updates)) for i in updates}
+        if self.policy != "off":
+            arrays |= {(purpose, i): changes(chances(options.seed, purpose, i, count), self.policy, options.augment_p, size)
+                       for purpose, updates in (("changes of reals", d_updates), ("changes of fakes for D", d_updates),
+                                                ("changes of fakes for G", g_updates)) for i in updates}
+        numbers = ranks.share(np.concatenate(list(arrays.values()), axis=1))
+        columns = [array.shape[1] for array in arrays.values()]
+        self.tensors = dict(zip(arrays, paddle.to_tensor(numbers).split(columns, axis=1)))
+
+    def z(self, purpose, update, labels):
+        """What G draws from in an update: z, and behind it the labels, if any; float32 [N, inputs]."""
+        z = self.tensors[purpose, update]
+        return z if labels is None else paddle.concat([z, labels], axis=1)
+
+    def augmented(self, pictures, purpose, update):
+        """The pictures as D sees them in this update, changed at random when the run augments."""
+        return pictures if self.policy == "off" else augment(pictures, self.tensors[purpose, update], self.policy)

@@ -25,36 +25,17 @@ import metrics
 import ranks
 import recipe
 import zoo
-from augment import augment, chances
 from dataReader import DataReader
 from files import claim, numbered_folder, sweep, write_json
 from monitor import LOG_EVERY, Monitor, RealFaces
 from network import choose_losses, draw_faces, gradient_penalty
-from players import build_players, frozen, networks_and_adams, set_rates, update, update_average
-from randomness import face_inputs, noise, seed_layers
+from players import StepDraws, build_players, frozen, networks_and_adams, set_rates, update, update_average
+from randomness import face_inputs, seed_layers
 from runtime import UserError
 
 PENALTY_EVERY = 16  # D's updates between two gradient penalties (Karras et al. 2020, StyleGAN2: "lazy regularization")
 FEW_STEPS = 500
 FEWEST_HELD_OUT = 100  # scores against fewer faces are too noisy to say which generator is best
-
-
-def own_noise(options, purpose, update, count, labels):
-    """What G draws from in an update: z for this rank's share of it, and behind z the labels, if any; float32 [count, inputs].
-
-    The ranks share out the z that one process would draw.
-    """
-    z = noise(options.seed, purpose, update, count * ranks.COUNT, options.z_dim, options.noise)
-    z = paddle.to_tensor(ranks.share(z))
-    return z if labels is None else paddle.concat([z, labels], axis=1)
-
-
-def augmented(pictures, options, purpose, update):
-    """The pictures as D sees them in this update, changed at random when the run augments."""
-    if options.augment == "off":
-        return pictures
-    numbers = ranks.share(chances(options.seed, purpose, update, len(pictures) * ranks.COUNT))
-    return augment(pictures, numbers, options.augment, options.augment_p)
 
 
 def train_step(step, batches, players, options):
@@ -66,15 +47,17 @@ def train_step(step, batches, players, options):
     G, D = players.G.parallel, players.D.parallel
     discriminator_loss, generator_loss = choose_losses(options.loss, options.label_smoothing)
 
-    for i in range(step * options.d_steps, (step + 1) * options.d_steps):
-        reals, labels = next(batches)
+    real_batches = [next(batches) for _ in range(options.d_steps)]
+    drawn = StepDraws(step, options, real_batches[0][0].shape)
+
+    for i, (reals, labels) in enumerate(real_batches, step * options.d_steps):
         known = () if labels is None else (labels,)
-        z = own_noise(options, "z for D", i, len(reals), labels)
+        z = drawn.z("z for D", i, labels)
         seed_layers(options.seed, f"layers in D's update, rank {ranks.RANK}", i)
+        reals = drawn.augmented(reals, "changes of reals", i)  # outside of autocast, so that the gradient penalty gets float32
         with players.autocast():
             with paddle.no_grad():
-                fakes = augmented(G(z), options, "changes of fakes for D", i)
-            reals = augmented(reals, options, "changes of reals", i)
+                fakes = drawn.augmented(G(z), "changes of fakes for D", i)
             real_logits, fake_logits = D(reals, *known), D(fakes, *known)
         d_loss = discriminator_loss(real_logits, fake_logits)
         update(players.D, d_loss)
@@ -85,10 +68,10 @@ def train_step(step, batches, players, options):
     D = players.D.network  # it takes no gradients now, so there is nothing to average over the ranks
     with frozen(D):
         for i in range(step * options.g_steps, (step + 1) * options.g_steps):
-            z = own_noise(options, "z for G", i, len(reals), labels)
+            z = drawn.z("z for G", i, labels)
             seed_layers(options.seed, f"layers in G's update, rank {ranks.RANK}", i)
             with players.autocast():
-                logits = D(augmented(G(z), options, "changes of fakes for G", i), *known)
+                logits = D(drawn.augmented(G(z), "changes of fakes for G", i), *known)
             g_loss = generator_loss(logits)
             update(players.G, g_loss)
 

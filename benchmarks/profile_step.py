@@ -10,6 +10,7 @@ import recipe
 import train
 from dataReader import DataReader
 from monitor import Monitor
+from players import StepDraws
 from training import layers
 
 STEPS, WARM_UP = 60, 10
@@ -51,7 +52,8 @@ def profile(data, folder):
     precision = train.runtime.choose_precision(options.amp, train.runtime.choose_device("cpu"))
     players = train.build_players(reader.size, options, precision)
     clock = Clock()
-    for owner, function, name in ((train, "own_noise", "noise"), (train, "augmented", "augmentation"), (layers, "run", "forward"),
+    for owner, function, name in ((StepDraws, "__init__", "noise"), (StepDraws, "augmented", "augmentation"),
+                                  (layers, "run", "forward"),
                                   (paddle.Tensor, "backward", "backward"), (paddle.optimizer.Adam, "step", "Adam"),
                                   (paddle.optimizer.Adam, "clear_grad", "Adam"), (train, "update_average", "average"),
                                   (Monitor, "record", "monitor")):

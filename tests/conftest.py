@@ -3,6 +3,7 @@ import runtime  # noqa: I001  (first: it prepares the CPU before Paddle is impor
 import http.server
 import sys
 import threading
+from functools import cache
 from types import SimpleNamespace
 
 import paddle
@@ -11,7 +12,7 @@ import pytest
 import pretreat
 from photos import Crop
 
-paddle.set_device("cpu")  # also where there is a GPU: what is tested is the same everywhere
+paddle.set_device("cpu")  # also where there is a GPU: what is tested is the same everywhere, but for test_gpu.py
 
 
 def pytest_addoption(parser):
@@ -43,13 +44,23 @@ def command(monkeypatch, capsys):
 
 
 @pytest.fixture(scope="session")
-def faces16(tmp_path_factory):
+def faces_at(tmp_path_factory):
+    """faces_at(64) is a folder of the built-in faces, packed at that size."""
+    @cache
+    def pack(size):
+        folder = tmp_path_factory.mktemp("data") / "imgs"
+        folder.mkdir()
+        options = SimpleNamespace(size=size, crop=Crop(), workers=2, holdout=0.05, attributes=None)
+        pretreat.pack(pretreat.builtin_pictures(), ["skimage.data.lfw_subset()"], folder, options)
+        return folder
+
+    return pack
+
+
+@pytest.fixture(scope="session")
+def faces16(faces_at):
     """The built-in faces, packed at 16 px: a data set on which a training step takes milliseconds."""
-    folder = tmp_path_factory.mktemp("data") / "imgs"
-    folder.mkdir()
-    options = SimpleNamespace(size=16, crop=Crop(), workers=2, holdout=0.05, attributes=None)
-    pretreat.pack(pretreat.builtin_pictures(), ["skimage.data.lfw_subset()"], folder, options)
-    return folder
+    return faces_at(16)
 
 
 @pytest.fixture

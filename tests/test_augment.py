@@ -2,7 +2,7 @@ import numpy as np
 import paddle
 import pytest
 
-from augment import POLICIES, augment, chances
+from augment import POLICIES, augment, chances, changes
 
 UNCHANGED = [0, 0.5, 0.5, 0.5, 0.5, 0.5, 0, 0]  # but for the hole, in the upper left corner
 
@@ -12,7 +12,11 @@ def faces(count=3, size=16):
 
 
 def changed(pictures, *rows, policy="diffaugment", p=1):
-    return augment(paddle.to_tensor(pictures), np.array(rows, np.float32), policy, p).numpy()
+    return augment(paddle.to_tensor(pictures), wanted_changes(pictures, rows, policy, p), policy).numpy()
+
+
+def wanted_changes(pictures, rows, policy="diffaugment", p=1):
+    return paddle.to_tensor(changes(np.array(rows, np.float32), policy, p, pictures.shape[2]))
 
 
 def test_one_picture_by_hand():
@@ -54,7 +58,7 @@ def test_a_picture_is_changed_with_probability_p(policy):
 def test_gradients_come_through_where_the_picture_does():
     pictures = paddle.to_tensor(faces(1))
     pictures.stop_gradient = False
-    augment(pictures, np.array([UNCHANGED], np.float32), "diffaugment", 1).sum().backward()
+    augment(pictures, wanted_changes(pictures, [UNCHANGED]), "diffaugment").sum().backward()
     gradient = pictures.grad.numpy()[0]
     assert gradient[:, :4, :4] == pytest.approx(0, abs=1e-6) and gradient[:, 4:, 4:] == pytest.approx(1, abs=1e-6)
 

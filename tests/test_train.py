@@ -257,7 +257,7 @@ def test_discriminator_gets_no_gradients_in_the_generators_updates():
 
 def test_every_update_has_fresh_noise(monkeypatch):
     seen = []
-    monkeypatch.setattr(train, "noise", lambda *key: seen.append(key[:3]) or np.zeros(key[3:5], "float32"))
+    monkeypatch.setattr("players.noise", lambda *key: seen.append(key[:3]) or np.zeros(key[3:5], "float32"))
     players, options = players_and_options(d_steps=2, g_steps=2)
     for step in range(3):
         train.train_step(step, endless_batches(), players, options)
