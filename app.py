@@ -8,22 +8,23 @@ The address of the page holds the faces that it shows: who opens it again, or ge
 """
 import runtime  # noqa: I001  (first: it prepares the CPU before Paddle is imported)
 
+import argparse
 import ipaddress
-import math
 import os
+import re
 import tempfile
 from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import paddle
-from PIL import Image
 
 import figures
 from checkpoint import RUN, SHIPPED, best_of, describe_generator, find_generator, load_generator
 from network import draw_faces
 from randomness import LIMITS, between, draws, face_inputs
 from runtime import UserError
+from support.pages import MAX_FACES, MAX_SEED, MAX_WAITING, WIDE, bounded, enlarged, save_walk, seed, seeds_from
 
 paddle.disable_signal_handler()  # Paddle's own prints a C++ traceback
 try:
@@ -33,14 +34,8 @@ try:
 except ImportError:
     raise SystemExit("app.py needs packages that are not installed; type: pip install -r requirements-app.txt") from None
 
-MAX_FACES = 36  # at a time
-FRAMES, SECONDS = 24, 2  # of an interpolation, each way
 VARIATIONS = 8
-SHOWN = 192  # px
-WIDE = 250  # px, of what needs a row of its own on a phone
 MIN_TRUNCATION = 0.6  # below, faces become ghosts
-MAX_WAITING = 30  # requests at a time; more are refused
-MAX_SEED = 2 ** 31 - 1
 LANGUAGES = ("en", "zh-CN", "zh-TW")
 WORDS = {  # what the page says, in each of them
     "title": ("# Faces from noise\nNone of these people exists. The same seed and generator always give the same face.",
@@ -97,25 +92,6 @@ def find_weights(paths):
     return found
 
 
-def enlarged(faces):
-    """Faces as pictures that can be seen: a list of PIL images of SHOWN px."""
-    return [Image.fromarray(face).resize((SHOWN, SHOWN), Image.Resampling.BICUBIC) for face in faces]
-
-
-def bounded(number, least, most, default):
-    """Whatever came, as a number that is not too small and not too large."""
-    try:
-        number = float(number)
-    except (TypeError, ValueError, OverflowError):
-        return default
-    return min(max(number, least), most) if math.isfinite(number) else default
-
-
-def seed(number):
-    """Whatever came, as a seed."""
-    return int(bounded(number, 0, MAX_SEED, 0))
-
-
 class Page:
     """What the page shows. Each takes what stands in the page, which anybody may have sent, and so is bounded here.
 
@@ -145,7 +121,7 @@ class Page:
 
     def faces(self, weights, first, count, truncation, labels):
         """A gallery of faces, of seeds in a row, with their seeds."""
-        seeds = range(seed(first), seed(first) + int(bounded(count, 1, MAX_FACES, 16)))
+        seeds = seeds_from(first, count)
         return list(zip(enlarged(draw_faces(*self.inputs(weights, seeds, truncation, labels))), map(str, seeds)))
 
     def picture(self, gallery):
@@ -157,9 +133,8 @@ class Page:
     def walk(self, weights, start, end, truncation, labels):
         """A film from one seed to another and back: the path of a file."""
         generator, z = self.inputs(weights, [seed(start), seed(end)], truncation, labels)
-        way = between(generator.plan, z[0], z[1], np.linspace(0, 1, FRAMES))
-        faces, path = enlarged(draw_faces(generator, np.concatenate([way, way[-2:0:-1]]))), self.folder / "walk.gif"
-        figures.save_film(path, [np.asarray(face) for face in faces], 2 * SECONDS)
+        path = self.folder / "walk.gif"
+        save_walk(path, generator, *z)
         return str(path)
 
     def vary(self, weights, which, direction, strength, truncation, labels):
@@ -267,6 +242,13 @@ def build(found, folder):
     return blocks.queue(max_size=MAX_WAITING, api_open=False), words
 
 
+def root_path(text):
+    """An argparse type: where a proxy offers the page, as a path or a whole address."""
+    if not re.fullmatch(r"(https?://[\w.:-]+)?(/[\w.~%@:+-]+)+/?", text, re.ASCII):
+        raise argparse.ArgumentTypeError(f"expected a path like /proxy/7860, or an address that ends in one, not {text[:40]!r}")
+    return text.rstrip("/")
+
+
 def main():
     """The command: loads the generators and serves the page until it is stopped."""
     parser = runtime.Parser(__doc__)
@@ -274,6 +256,8 @@ def main():
     add("weights", nargs="*", metavar="FILE", help="what train.py saved (default: all that are found)")
     add("--host", default="127.0.0.1", help="the address to listen at; 0.0.0.0: at all of this machine's (default: 127.0.0.1)")
     add("--port", type=runtime.number(int, 1, 65535), default=7860, help="(default: 7860)")
+    add("--root-path", type=root_path, metavar="PATH",
+        help="behind a proxy: the path, or the whole address, at which it offers the page")
     add("--device", choices=("auto", "cpu", "gpu"), default="auto", help="(default: auto, a GPU where there is one)")
     options = parser.parse_args()
     with suppress(ImportError, ValueError, OSError):  # as many connections as the system allows
@@ -285,7 +269,7 @@ def main():
         found = find_weights(options.weights)
         with tempfile.TemporaryDirectory(prefix="faces-") as folder, runtime.stop_signals(patient=True) as signals:
             os.environ["GRADIO_TEMP_DIR"] = folder + "/served"
-            server = build_server(*build(found, folder))
+            server = build_server(*build(found, folder), options.root_path)
             address = ipaddress.ip_address(listener.getsockname()[0])
             if not address.is_loopback:
                 print("warning: everybody in the network can use this page; it has no password")

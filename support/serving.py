@@ -7,12 +7,9 @@ from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from runtime import UserError
+from support.pages import CSS
 
 PATIENCE = 8  # seconds between two looks at whether a connection has asked for something
-# As many faces in a row as there is room for, up to eight, and no row that is cut off.
-CSS = """.gallery .grid-container {grid: auto-flow auto / repeat(auto-fill, minmax(max(70px, 11%), 1fr)) !important}
-.gallery .grid-wrap {max-height: none !important; min-height: 0 !important}
-.gallery .caption-label {padding: 0 3px; font-size: 10px}"""
 # Gradio knows zh-CN and zh-TW: a browser that asks for zh, zh-Hans, zh-HK and so on is taken for one of them.
 CHINESE = b"""<script>{const asked = navigator.language, known = /hant|tw|hk|mo/i.test(asked) ? "zh-TW" : "zh-CN";
 if (/^zh/i.test(asked)) Object.defineProperty(navigator, "language", {value: known})}</script>"""
@@ -50,10 +47,11 @@ def with_chinese(site):
     return serve
 
 
-def build_server(blocks, words):
-    """A server of the page, which `run(sockets=[…])` starts and SIGINT or SIGTERM end."""
+def build_server(blocks, words, root_path=None):
+    """A server of the page, which `run(sockets=[…])` starts and SIGINT or SIGTERM end. `root_path` is where a proxy has it."""
     site = gr.mount_gradio_app(FastAPI(openapi_url=None), blocks, "/", i18n=words, css=CSS, footer_links=[], max_file_size="1b",
-                               run_history=False, app_kwargs={"openapi_url": None}, enable_monitoring=False, ssr_mode=False)
+                               run_history=False, app_kwargs={"openapi_url": None}, enable_monitoring=False, ssr_mode=False,
+                               root_path=root_path)
     return uvicorn.Server(uvicorn.Config(with_chinese(site), http=ImpatientProtocol, ws="none", log_level="critical",
                                          timeout_graceful_shutdown=1))
 

@@ -1,5 +1,6 @@
 """The page: what it draws, what it refuses, how it is served and ends, and a visit by a browser."""
 import asyncio
+import http.server
 import json
 import math
 import os
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 import numpy as np
@@ -23,7 +25,7 @@ import app  # noqa: E402
 import checkpoint  # noqa: E402
 from network import draw_faces  # noqa: E402
 from randomness import between, face_inputs  # noqa: E402
-from support import serving  # noqa: E402
+from support import pages, serving  # noqa: E402
 from zoo import Plan, build_generator  # noqa: E402
 
 PLAN = Plan(size=16, z_dim=8, channels=4, labels={"Smiling": [1, -1]})
@@ -60,7 +62,7 @@ def test_attributes_and_truncation_reach_the_generator(page):
 
 def test_an_interpolation_is_a_film_there_and_back(page):
     film = Image.open(page.walk("one", 1, 5, 1.0, [""]))
-    assert film.n_frames == 2 * app.FRAMES - 2
+    assert film.n_frames == 2 * pages.FRAMES - 2
 
 
 def test_variations_grow_from_the_face_itself(page):
@@ -202,11 +204,11 @@ def test_the_attributes_offered_are_those_that_the_generator_knows(generators, t
     assert shown("two") == [False] * (1 + len(switches)) and shown(names.split()[0]) == [bool(switches), *switches]
 
 
-@pytest.fixture(scope="module")
-def served(generators, tmp_path_factory):
+@contextmanager
+def serving_at(generators, folder, root_path=None):
     """The page's address, served as main() serves it."""
     found = {name: (generator, FACTS) for name, generator in generators.items()}
-    server = app.build_server(*app.build(found, tmp_path_factory.mktemp("served")))
+    server = app.build_server(*app.build(found, folder), root_path)
     with app.listen("127.0.0.1", 0) as listener:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
@@ -216,21 +218,84 @@ def served(generators, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def ask(served):
+def served(generators, tmp_path_factory):
+    with serving_at(generators, tmp_path_factory.mktemp("served")) as url:
+        yield url
+
+
+def asking(url):
     """Asks as a browser does, through the queue: ask([weights, first, count, …], visitor) → success or "refused", output."""
-    events = httpx.get(served + "config", timeout=60).json()["dependencies"]
+    events = httpx.get(url + "config", timeout=60).json()["dependencies"]
     fn, = (event["id"] for event in events if event["api_name"] == "draw")
 
     def draw(shown, visitor):
-        joined = httpx.post(served + "gradio_api/queue/join", timeout=60, json={
+        joined = httpx.post(url + "gradio_api/queue/join", timeout=60, json={
             "data": [None, "two", 0, 1, 0, None, 0.6, *shown], "fn_index": fn, "session_hash": visitor})
         if joined.status_code == 503 and "Queue is full" in joined.text:
             return "refused", None
-        with httpx.stream("GET", served + f"gradio_api/queue/data?session_hash={visitor}", timeout=60) as results:
+        with httpx.stream("GET", url + f"gradio_api/queue/data?session_hash={visitor}", timeout=60) as results:
             messages = (json.loads(line[5:]) for line in results.iter_lines() if line.startswith("data:"))
             return next((message["success"], message["output"]) for message in messages if message["msg"] == "process_completed")
 
     return draw
+
+
+@pytest.fixture(scope="module")
+def ask(served):
+    return asking(served)
+
+
+PREFIX = "/user/7/gradio/7860"
+
+
+class Proxy(http.server.BaseHTTPRequestHandler):
+    """Passes what is asked for under PREFIX on to `server.site`, without the prefix, with the visitor's Host or with its own."""
+
+    def do_GET(self):
+        if not self.path.startswith(PREFIX + "/"):
+            return self.send_error(404)
+        left_out = ("connection", "accept-encoding", "" if self.server.keeps_host else "host")
+        headers = {name: value for name, value in self.headers.items() if name.lower() not in left_out}
+        headers["Accept-Encoding"] = "identity"
+        body = self.rfile.read(int(headers.get("Content-Length", 0)))
+        with httpx.stream(self.command, self.server.site + self.path[len(PREFIX) + 1:], content=body, headers=headers,
+                          timeout=60) as answer:
+            self.send_response(answer.status_code)
+            self.send_header("Content-Type", answer.headers.get("Content-Type", ""))
+            self.end_headers()
+            for part in answer.iter_raw():
+                self.wfile.write(part)
+
+    do_POST = do_HEAD = do_GET
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture(params=["path", "address"])
+def proxied(request, generators, tmp_path):
+    """The page's address at a proxy; one that hides it from the page is told by --root-path."""
+    proxy = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Proxy)
+    url = f"http://127.0.0.1:{proxy.server_port}{PREFIX}"
+    proxy.keeps_host = request.param == "path"
+    with serving_at(generators, tmp_path, app.root_path(PREFIX if proxy.keeps_host else url + "/")) as proxy.site:
+        threading.Thread(target=proxy.serve_forever, args=(0.01,), daemon=True).start()
+        yield url + "/"
+        proxy.shutdown()
+        proxy.server_close()
+
+
+def test_behind_a_proxy_faces_come_through_it(proxied):
+    success, output = asking(proxied)(["one", 7, 4, 1.0, ""], "me")
+    addresses = [face["image"]["url"] for face in output["data"][0]]
+    assert success and len(addresses) == 4 and all(address.startswith(proxied) for address in addresses), addresses
+    assert httpx.get(addresses[0], timeout=30).headers["Content-Type"].startswith("image/")
+
+
+def test_a_root_path_that_is_none_is_one_sentence(command):
+    for odd in ("", "/", "proxy/7860", "//elsewhere/7860", "/a b", "/\"><script>", "ftp://host/7860", "/\n", "/" + "a/" * 9999 + "?"):
+        result = command(app, "--root-path", odd)
+        assert result.status == 2 and result.err.count("\n") == 1 and "--root-path" in result.err and len(result.err) < 400
 
 
 @pytest.mark.parametrize("path", ["/etc/passwd", "app.py", "README.md", "../../etc/passwd", "pretrained/celeba64.safetensors"])
@@ -325,6 +390,14 @@ def test_a_visit(served, browse):
     visitor.click("#weights input")
     visitor.get_by_role("option").nth(1).click()
     visitor.get_by_text("Smiling").wait_for(state="hidden")
+
+
+@pytest.mark.slow
+def test_a_visit_through_a_proxy(proxied, browse):
+    visitor = browse(proxied)
+    visitor.click("#again")
+    visitor.wait_for_function("location.search.includes('first=')")
+    visitor.wait_for_function("[...document.querySelectorAll('#faces img')].every(image => image.naturalWidth)")
 
 
 @pytest.mark.slow
