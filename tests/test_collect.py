@@ -218,7 +218,8 @@ def test_a_log_that_is_damaged_or_hostile_does_no_harm(gather, web, tmp_path):
 def test_ctrl_c_waits_for_nobody_and_keeps_what_came(web, tmp_path):
     """Neither for a server that says a byte now and then, nor for a decoder that never ends."""
     (tmp_path / "urls.txt").write_text("".join(f"{web.url}/{name}\n" for name in ("one", "slow", "undecided", "stuck", "two")))
-    program = ("import collect, runtime, threading\n"
+    program = ("import collect, runtime, signal, threading\n"
+               "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # jobs in the background ignore it
                "examine = collect.examine\n"
                f"stuck = {photo(sum(b'stuck'))!r}\n"
                "collect.examine = lambda content: threading.Event().wait() if content == stuck else examine(content)\n"
