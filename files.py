@@ -75,8 +75,8 @@ def check_own(folder, flag, names, is_ours):
 
     An empty folder will do, and none.
     """
-    if folder.is_symlink() or folder.exists() and not folder.is_dir():
-        raise UserError(f"{flag} {folder}: is a file or a link; name a folder")
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{flag} {folder}: is a file; name a folder")
     found = {path.name.removeprefix(".writing-") for path in folder.iterdir()} if folder.exists() else set()
     others = sorted(found - names)
     if others or found and not is_ours(folder):
@@ -97,7 +97,9 @@ def rebuilding(folder, flag, names, is_ours):
     partial = folder.with_name(folder.name + ".partial")
     begun = partial / ".unfinished"
     check_own(folder, flag, names, is_ours)
-    if partial.is_symlink() or not begun.exists():  # else it is of a process that was killed
+    if partial.is_symlink():
+        raise UserError(f"{flag} {folder}: {partial} is in the way, a link; delete it")
+    if not begun.exists():  # else it is of a process that was killed
         check_own(partial, flag, names, is_ours)
     partial.mkdir(parents=True, exist_ok=True)
     with claim(partial):

@@ -12,13 +12,10 @@ import runtime  # noqa: I001  (first, as in every script)
 import hashlib
 import io
 import json
-import os
 import shlex
 import threading
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,51 +28,18 @@ from attributes import read_list
 from detection import CELEBA_MARGIN, MARGIN, load_detector
 from download import digest_of, fetch
 from files import check_own, flush, read_file, rebuilding, write_json
-from intake.sources import PICTURES, Picture, list_pictures
+from intake.sources import ATTRIBUTES, CELEBA, PICTURES, Picture, find, find_input, list_pictures
 from photos import Crop, cut_faces, reason
 from runtime import UserError, printable
 
 MADE_HERE = {"faces.npy", "labels.npy", "manifest.json", "preview.png"}
 MAX_MANIFEST = 2**30  # bytes
 BUILTIN = "skimage.data.lfw_subset()"
-CELEBA, ATTRIBUTES = "img_align_celeba", "list_attr_celeba.txt"
-JOBS, DEPTH = Path("/root/paddlejob/workspace/train_data/datasets"), 5  # AI Studio's other place; folders within folders
 CELEBA_URL = ("https://drive.usercontent.google.com/download?id=0B7EVK8r0v71pZjFTYXZWM3FlRnM&export=download&confirm=t"
               "&resourcekey=0-dYn9z10tMJOBAkviAcfdyQ")  # as its page names it; never tried for want of a network
 CELEBA_PAGE = "http://mmlab.ie.cuhk.edu.hk/projects/CelebA.html"
 CELEBA_MD5 = "00d2c5bc6d35e252742224ab0c1e8fcb"
 CHUNK = 32  # pictures that a thread takes at a time; handing over single ones costs half as much as decoding them
-
-
-def find(name, fits):
-    """The first path of this name for which `fits(path)` holds, here or among AI Studio's mounted data sets; None where there is none.
-
-    They lie in ~/data/data<number>/, ~/data/datasets/<number>/<name>/ or deeper, or below JOBS; what is nearer comes first.
-    """
-    if fits(Path(name)):
-        return Path(name)
-    folders = [Path.home() / "data", JOBS]
-    for _ in range(DEPTH):
-        entries = []
-        for folder in folders:
-            with suppress(OSError), os.scandir(folder) as inside:  # one that is not there, or not for us
-                entries += sorted(inside, key=lambda entry: entry.name)
-        found = [path for entry in entries if entry.name == name and fits(path := Path(entry.path))]
-        if found:
-            return found[0]
-        folders = [entry.path for entry in entries if entry.is_dir()]
-    return None
-
-
-def find_input():
-    """Where CelebA's pictures are: a list of one path, or an empty one. An archive is read faster than a folder of as many files."""
-    found = find(CELEBA + ".zip", Path.is_file) or find(CELEBA, holds_pictures)
-    return [found] if found else []
-
-
-def holds_pictures(folder):
-    """Whether there are pictures right in a folder. (Unpacked twice, it lies in another of the same name.)"""
-    return folder.is_dir() and any(entry.name.endswith(".jpg") for entry in islice(os.scandir(folder), 1000))
 
 
 def download_celeba(url):
@@ -278,7 +242,7 @@ def read_options():
             raise UserError(f"{flag} goes with --crop {kind}")
     if options.crop == "face":
         load_detector()  # says so now if it is not installed
-        if options.attributes:
+        if options.attributes is not None:
             raise UserError("--attributes goes with one face a picture, not with --crop face")
     if options.attributes == "":
         options.attributes = find(ATTRIBUTES, Path.is_file)

@@ -2,6 +2,8 @@
 import os
 import stat
 import zipfile
+from contextlib import suppress
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Callable, NamedTuple
 
@@ -12,8 +14,41 @@ PICTURES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", "
             ".heic", ".heif")
 OTHER_PICTURES = (".jxl", ".svg", ".psd", ".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".tga", ".ico",
                   ".eps", ".ai")
+CELEBA, ATTRIBUTES = "img_align_celeba", "list_attr_celeba.txt"
+JOBS, DEPTH = Path("/root/paddlejob/workspace/train_data/datasets"), 5  # AI Studio's other place; folders within folders
 MAX_BYTES = 256 * 2**20  # of one picture file
 MAX_UNPACKED = 100  # times the size of a .zip file, or 1 GiB: photos hardly shrink in one
+
+
+def find(name, fits):
+    """The first path of this name for which `fits(path)` holds, here or among AI Studio's mounted data sets; None where there is none.
+
+    They lie in ~/data/data<number>/, ~/data/datasets/<number>/<name>/ or deeper, or below JOBS; what is nearer comes first.
+    """
+    if fits(Path(name)):
+        return Path(name)
+    folders = [Path.home() / "data", JOBS]
+    for _ in range(DEPTH):
+        entries = []
+        for folder in folders:
+            with suppress(OSError), os.scandir(folder) as inside:  # one that is not there, or not for us
+                entries += sorted(inside, key=lambda entry: entry.name)
+        found = [path for entry in entries if entry.name == name and fits(path := Path(entry.path))]
+        if found:
+            return found[0]
+        folders = [entry.path for entry in entries if entry.is_dir()]
+    return None
+
+
+def find_input():
+    """Where CelebA's pictures are: a list of one path, or an empty one. An archive is read faster than a folder of as many files."""
+    found = find(CELEBA + ".zip", Path.is_file) or find(CELEBA, holds_pictures)
+    return [found] if found else []
+
+
+def holds_pictures(folder):
+    """Whether there are pictures right in a folder. (Unpacked twice, it lies in another of the same name.)"""
+    return folder.is_dir() and any(entry.name.endswith(".jpg") for entry in islice(os.scandir(folder), 1000))
 
 
 class Picture(NamedTuple):

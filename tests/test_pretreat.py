@@ -239,7 +239,7 @@ MOUNTS = ("home/data/data39207", "home/data/datasets/39207/celeba", "jobs/39207/
 def mount(request, tmp_path, monkeypatch):
     """A folder in which AI Studio mounts a data set; with a folder beside it that nobody may look into."""
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(pretreat, "JOBS", tmp_path / "jobs")
+    monkeypatch.setattr(sources, "JOBS", tmp_path / "jobs")
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
     folder = tmp_path / request.param
@@ -257,18 +257,18 @@ def test_what_to_type_next(out, command):
 
 
 def test_celeba_is_found_here_first_and_then_among_the_mounts(mount):
-    assert pretreat.find_input() == []
+    assert sources.find_input() == []
     deeper = mount / "img_align_celeba" / "img_align_celeba"
     deeper.mkdir(parents=True)
-    assert pretreat.find_input() == []  # there is nothing in it
+    assert sources.find_input() == []  # there is nothing in it
     (deeper / "000001.jpg").touch()
-    assert pretreat.find_input() == [deeper]
+    assert sources.find_input() == [deeper]
     (mount / "img_align_celeba" / "000001.jpg").touch()
-    assert pretreat.find_input() == [deeper.parent]
+    assert sources.find_input() == [deeper.parent]
     (mount / "img_align_celeba.zip").touch()
-    assert pretreat.find_input() == [mount / "img_align_celeba.zip"]
+    assert sources.find_input() == [mount / "img_align_celeba.zip"]
     Path("img_align_celeba.zip").touch()
-    assert pretreat.find_input() == [Path("img_align_celeba.zip")]
+    assert sources.find_input() == [Path("img_align_celeba.zip")]
 
 
 def test_a_mounted_data_set_is_packed_again_in_each_session_and_the_run_resumes(mount, command):
@@ -345,6 +345,7 @@ def test_a_box_is_of_so_many_px_of_the_photo(tmp_path, command):
 
 @pytest.mark.parametrize("arguments, said", [(("--box", 100), "--crop center"), (("--margin", 5), "--crop face"),
                                              (("--crop", "celeba", "--box", 100), "--crop center"),
+                                             (("--attributes", "--crop", "face"), "--attributes goes"),
                                              (("--download", "--input", "x.zip"), "--input"),
                                              (("--url", "http://127.0.0.1/x.zip"), "--download")])
 def test_options_that_do_not_go_together(tmp_path, command, arguments, said):
