@@ -241,9 +241,9 @@ def read_options():
         if value is not None and options.crop != kind:
             raise UserError(f"{flag} goes with --crop {kind}")
     if options.crop == "face":
-        load_detector()  # says so now if it is not installed
         if options.attributes is not None:
             raise UserError("--attributes goes with one face a picture, not with --crop face")
+        load_detector()  # says so now if it is not installed
     if options.attributes == "":
         options.attributes = find(ATTRIBUTES, Path.is_file)
         if not options.attributes:

@@ -495,7 +495,7 @@ LOSSES = {"sound": SOUND, "empty": b"", "junk": bytes(range(256)) * 9, "text": b
           "cut in its header": SOUND[:40], "no rows where ten are promised": SOUND[:128], "cut short": SOUND[:-3],
           "another version": SOUND[:6] + b"\x09" + SOUND[7:], "no dict for a header": SOUND[:10] + b"(" * 118 + SOUND[128:],
           "terabytes promised": SOUND.replace(b"(10, 4)", b"(10000000000000, 4)").replace(b" " * 12, b"", 1),
-          "fewer than no rows": SOUND.replace(b"(10, 4)", b"(-9, 4)"), "float64": npy(np.ones((10, 4))),
+          "float64": npy(np.ones((10, 4))),
           "integers": npy(np.ones((10, 4), np.int32)), "big-endian": npy(np.ones((10, 4), ">f4")),
           "complex": npy(np.ones((10, 4), np.complex64)), "objects": npy(np.full((10, 4), None)),
           "text in an array": npy(np.full((10, 4), "x")), "records": npy(np.ones(10, [("d_loss", "f4")])),
