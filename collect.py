@@ -4,7 +4,7 @@
     python collect.py --keyword face --engine bing
     python collect.py --urls addresses.txt              # an address a line
 
-Stopped or cut off, the same command goes on where it was. Then: python pretreat.py --input photos --crop face
+Stopped or cut off, the same command resumes where it was. Then: python pretreat.py --input photos --crop face
 """
 import runtime  # noqa: I001  (first, as in every script)
 

@@ -133,7 +133,7 @@ def timelapse(options):
     if path.suffix.lower() in (".png", ".jpg", ".jpeg"):
         raise UserError(f"--out {path}: is one picture; name a .gif or .mp4 file")
     grids = [sample_grid(path) for path in paths]
-    side = min(MAX_IN_FILM, grids[0].width)  # a run may have been gone on with at another size
+    side = min(MAX_IN_FILM, grids[0].width)  # a folder may hold grids of another size
     frames = [np.asarray(grid.resize((side, side))) for grid in grids]
     save_film(path, np.stack(frames + frames[-1:] * 20), len(frames) / 10 + 2)
     return f"{len(frames)} sample grids, from {paths[0].stem} to {paths[-1].stem}: {path}"

@@ -22,7 +22,7 @@ from attributes import parse_names, parse_wanted
 from files import read_file
 from randomness import draws
 from runtime import UserError
-from support.schema import Count, Names, Size, Text, checked, parsed
+from support.schema import MAX_MANIFEST, Count, Names, Size, Text, checked, parsed
 
 
 def map_array(path, dtype, wanted):
@@ -54,9 +54,6 @@ def map_faces(path):
     if not 0 < faces.shape[1] == faces.shape[2]:
         raise UserError(f"{path}: its faces have {faces.shape[2]}×{faces.shape[1]} px, no square; run pretreat.py again")
     return faces, mapping
-
-
-MAX_MANIFEST = 2**30  # bytes
 
 
 class Manifest(Struct):

@@ -1,4 +1,4 @@
-"""Fetching one large file: with a bar, going on where it broke off, and checked before it takes its place."""
+"""Fetching one large file: with a bar, resuming where it broke off, and checked before it takes its place."""
 import hashlib
 import http.client
 import os

@@ -28,13 +28,12 @@ from attributes import read_list
 from detection import CELEBA_MARGIN, MARGIN, load_detector
 from download import digest_of, fetch
 from files import check_own, flush, read_file, rebuilding, write_json
-from intake.sources import ATTRIBUTES, CELEBA, PICTURES, Picture, find, find_input, list_pictures
+from intake.sources import ATTRIBUTES, BUILTIN, CELEBA, PICTURES, Picture, find, find_input, list_pictures
 from photos import Crop, cut_faces, reason
 from runtime import UserError, printable
+from support.schema import MAX_MANIFEST
 
 MADE_HERE = {"faces.npy", "labels.npy", "manifest.json", "preview.png"}
-MAX_MANIFEST = 2**30  # bytes
-BUILTIN = "skimage.data.lfw_subset()"
 CELEBA_URL = ("https://drive.usercontent.google.com/download?id=0B7EVK8r0v71pZjFTYXZWM3FlRnM&export=download&confirm=t"
               "&resourcekey=0-dYn9z10tMJOBAkviAcfdyQ")  # as its page names it; never tried for want of a network
 CELEBA_PAGE = "http://mmlab.ie.cuhk.edu.hk/projects/CelebA.html"

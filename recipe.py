@@ -5,6 +5,7 @@ import sys
 import runtime
 import zoo
 from augment import POLICIES
+from intake.sources import BUILTIN
 from network import LOSSES, SMOOTHED, UPSAMPLINGS
 from randomness import NOISES
 from runtime import UserError, printable
@@ -13,7 +14,6 @@ SMALL_SET = 50_000  # faces; with fewer, --augment auto augments
 EPOCHS, LEAST_STEPS = 8, 2500  # how long a run is by default: so many epochs, but not fewer steps, for a small set has short epochs
 EARLY_SAMPLES = (50, 100, 200)  # steps, beside those of --sample-every: early on, faces change fast
 EARLY_SCORES = (500, 1000, 2000)  # beside those of --eval-every
-BUILTIN_SOURCES = ["skimage.data.lfw_subset()"]  # what the manifest of pretreat.py's built-in faces says
 
 # The plain recipe of the tutorials (Radford et al. 2016): one learning rate that never falls, and the samples are drawn by the
 # generator as it is at the end.
@@ -141,8 +141,9 @@ def settle_folder(options, sources):
     A run on the built-in faces must not be in the way of one on photos, nor be what generator.py draws with.
     """
     if options.out is None:
-        options.out = "Output-builtin" if sources == BUILTIN_SOURCES else "Output"
-        if sources == BUILTIN_SOURCES:
+        builtin = sources == [BUILTIN]
+        options.out = "Output-builtin" if builtin else "Output"
+        if builtin:
             print(f"the run lives in {options.out}, because these are the built-in faces; Output stays free for your photos")
 
 

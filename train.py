@@ -1,12 +1,12 @@
 """Trains a DCGAN on the faces that pretreat.py packed.
 
     python train.py                             # imgs/ → Output/, 8 epochs or 2,500 steps, whichever is more
-    python train.py --steps 5000                # that many steps instead; goes on where the run ended
+    python train.py --steps 5000                # that many steps instead; resumes where the run ended
     python train.py --fresh --lr 1e-4           # a new run, in Output-2; the old one stays
-    python train.py --out Output-2 --lr 1e-4    # goes on with that one
+    python train.py --out Output-2 --lr 1e-4    # resumes that one
     python -m paddle.distributed.launch --devices 0,1 train.py    # on two GPUs
 
-Stopped by Ctrl-C or cut off, the same command goes on where it was.
+Stopped by Ctrl-C or cut off, the same command resumes the run.
 """
 import runtime  # noqa: I001  (first: it prepares the CPU before Paddle is imported)
 
@@ -189,7 +189,7 @@ def train(options, reader, players, folder, facts, total_steps):
 
 
 def run(options, reader, folder, precision):
-    """Starts the run in `folder` or goes on with it, and says so."""
+    """Starts the run in `folder` or resumes it, and says so."""
     ranks.require_same({**{key: value for key, value in vars(options).items() if key not in ("data", "out")}, "amp": precision})
     ranks.copy_from_first(folder / "checkpoint.safetensors")
     facts = saved_facts(folder, options)

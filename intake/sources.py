@@ -14,6 +14,7 @@ PICTURES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", "
             ".heic", ".heif")
 OTHER_PICTURES = (".jxl", ".svg", ".psd", ".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".tga", ".ico",
                   ".eps", ".ai")
+BUILTIN = "skimage.data.lfw_subset()"  # the source of the built-in faces, in a manifest
 CELEBA, ATTRIBUTES = "img_align_celeba", "list_attr_celeba.txt"
 JOBS, DEPTH = Path("/root/paddlejob/workspace/train_data/datasets"), 5  # AI Studio's other place; folders within folders
 MAX_BYTES = 256 * 2**20  # of one picture file

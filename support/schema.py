@@ -10,6 +10,8 @@ from msgspec import Meta
 
 from runtime import UserError
 
+MAX_MANIFEST = 2**30  # bytes of a data set's manifest.json, which names each picture
+
 Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]  # steps, images, seeds
 Size = Annotated[int, Meta(ge=1, le=1024)]  # of a face, px
 Number = Annotated[float, Meta(ge=-1e12, le=1e12)]  # a score, seconds

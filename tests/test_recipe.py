@@ -82,8 +82,8 @@ def test_samples_and_scores_are_due_early_and_then_regularly():
 
 
 def test_built_in_faces_have_a_folder_of_their_own(parse, capsys):
-    for line, sources, folder in (("", recipe.BUILTIN_SOURCES, "Output-builtin"), ("", ["img_align_celeba.zip"], "Output"),
-                                  ("--out here", recipe.BUILTIN_SOURCES, "here")):
+    for line, sources, folder in (("", [recipe.BUILTIN], "Output-builtin"), ("", ["img_align_celeba.zip"], "Output"),
+                                  ("--out here", [recipe.BUILTIN], "here")):
         options = parse(line)
         recipe.settle_folder(options, sources)
         assert options.out == folder and ("Output-builtin" in capsys.readouterr().out) == (folder == "Output-builtin")
