@@ -6,7 +6,7 @@
 
 The address of the page holds the faces that it shows: who opens it again, or gets it from you, sees the same ones.
 """
-import runtime  # noqa: I001  (first: it prepares the CPU before Paddle is imported)
+from support.cli import Parser, UserError, number, printable, run_command, stop_signals
 
 import argparse
 import ipaddress
@@ -19,12 +19,12 @@ from pathlib import Path
 import numpy as np
 import paddle
 
-import figures
-from checkpoint import RUN, SHIPPED, best_of, describe_generator, find_generator, load_generator
 from network import draw_faces
-from randomness import LIMITS, between, draws, face_inputs
-from runtime import UserError
+from support import figures
+from support.device import choose_device
 from support.pages import MAX_FACES, MAX_SEED, MAX_WAITING, WIDE, bounded, enlarged, save_walk, seed, seeds_from
+from training.checkpoint import RUN, SHIPPED, best_of, describe_generator, find_generator, load_generator
+from training.randomness import LIMITS, between, draws, face_inputs
 
 paddle.disable_signal_handler()  # Paddle's own prints a C++ traceback
 try:
@@ -82,9 +82,9 @@ def find_weights(paths):
         except UserError as error:
             if named:
                 raise
-            print(f"skipped: {runtime.printable(error)}")
+            print(f"skipped: {printable(error)}")
             continue
-        print(f"{runtime.printable(path)}: {describe_generator(facts)}")
+        print(f"{printable(path)}: {describe_generator(facts)}")
         name = f"{path.parent.name}/{path.stem}"
         found[name if name not in found else str(path)] = generator, facts
     if not found:
@@ -251,11 +251,11 @@ def root_path(text):
 
 def main():
     """The command: loads the generators and serves the page until it is stopped."""
-    parser = runtime.Parser(__doc__)
+    parser = Parser(__doc__)
     add = parser.add_argument
     add("weights", nargs="*", metavar="FILE", help="what train.py saved (default: all that are found)")
     add("--host", default="127.0.0.1", help="the address to listen at; 0.0.0.0: at all of this machine's (default: 127.0.0.1)")
-    add("--port", type=runtime.number(int, 1, 65535), default=7860, help="(default: 7860)")
+    add("--port", type=number(int, 1, 65535), default=7860, help="(default: 7860)")
     add("--root-path", type=root_path, metavar="PATH",
         help="behind a proxy: the path, or the whole address, at which it offers the page")
     add("--device", choices=("auto", "cpu", "gpu"), default="auto", help="(default: auto, a GPU where there is one)")
@@ -265,9 +265,9 @@ def main():
 
         resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
     with listen(options.host, options.port) as listener:
-        runtime.choose_device(options.device)
+        choose_device(options.device)
         found = find_weights(options.weights)
-        with tempfile.TemporaryDirectory(prefix="faces-") as folder, runtime.stop_signals(patient=True) as signals:
+        with tempfile.TemporaryDirectory(prefix="faces-") as folder, stop_signals(patient=True) as signals:
             os.environ["GRADIO_TEMP_DIR"] = folder + "/served"
             server = build_server(*build(found, folder), options.root_path)
             address = ipaddress.ip_address(listener.getsockname()[0])
@@ -280,4 +280,4 @@ def main():
 
 
 if __name__ == "__main__":
-    runtime.run_command(main)
+    run_command(main)

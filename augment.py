@@ -8,7 +8,7 @@ from functools import lru_cache
 import numpy as np
 import paddle
 
-from randomness import draws
+from training.randomness import draws
 
 POLICIES = ("shift", "diffaugment")  # the second is the paper's for small sets: colours, shift and hole
 SHIFT = 1 / 8  # of the picture's side, at most, in each direction
@@ -23,11 +23,12 @@ def chances(seed, purpose, update, count):
 def changes(chances, policy, p, size):
     """How `augment` changes pictures of `size` px by one of POLICIES, each with probability `p`: float32 [N, columns].
 
-    chances  float32 [N, 8] in [0, 1), a row a picture: whether; brightness, saturation, contrast; the shift down and to the right;
-             the hole's centre from top and left
+    chances  float32 [N, 8] in [0, 1), a row a picture: whether; brightness, saturation, contrast; the shift down and to the
+             right; the hole's centre from top and left
 
     The columns are the rows of `shift_matrices` that move the picture down and to the right; behind them, for diffaugment, the
-    rows of `hole_sides` for top and left, the matrix that mixes the colours, and what is added of the picture's mean and of white.
+    rows of `hole_sides` for top and left, the matrix that mixes the colours, and what is added of the picture's mean and of
+    white.
     """
     changed = chances[:, :1] < p
     brightness, saturation, contrast, *moves = np.where(changed, chances[:, 1:6], np.float32(0.5)).T  # 0.5 changes nothing
@@ -92,7 +93,8 @@ def shift_matrices(size, device):
 
 @lru_cache(maxsize=4)
 def hole_sides(size, device):
-    """For a hole centred before each of the rows (or columns), behind the last, and for none, 1 where it is: float32 [S + 2, S]."""
+    """For a hole centred before each of the rows (or columns), behind the last, and for none, 1 where it is:
+    float32 [S + 2, S]."""
     place, half = np.arange(size), int(size * HOLE) // 2
     sides = [np.abs(place + 0.5 - centre) < half for centre in range(size + 1)]
     return paddle.to_tensor(np.float32([*sides, np.zeros(size)]))

@@ -6,7 +6,7 @@
 
 Stopped or cut off, the same command resumes where it was. Then: python pretreat.py --input photos --crop face
 """
-import runtime  # noqa: I001  (first, as in every script)
+from support.cli import Parser, UserError, number, printable, run_command
 
 import base64
 import hashlib
@@ -26,10 +26,9 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from files import claim, replacing, sweep
-from photos import FORMATS, decoded, reason
-from runtime import UserError, printable
-from web import PAUSE, Fetcher
+from intake.photos import FORMATS, decoded, reason
+from intake.web import PAUSE, Fetcher
+from support.files import claim, replacing, sweep
 
 CAUTION = """Photos on the web belong to those who made them, and faces to those who wear them, who have not agreed to this.
 Use what you collect for your own study, do not publish it, and ask before you train anything on it that others will see."""
@@ -171,15 +170,15 @@ def read_addresses(path):
 
 def main():
     """The command: reads its options, finds addresses, and fetches what they lead to."""
-    parser = runtime.Parser(__doc__)
+    parser = Parser(__doc__)
     add = parser.add_argument
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--keyword", help="what to search for")
     which.add_argument("--urls", metavar="FILE", help="a text file of addresses, one a line")
     add("--engine", choices=("baidu", "bing"), default="baidu", help="(default: baidu)")
-    add("--num", type=runtime.number(int, 1), default=200, help="how many photos the folder is to have (default: 200)")
+    add("--num", type=number(int, 1), default=200, help="how many photos the folder is to have (default: 200)")
     add("--out", type=Path, default=Path("photos"), metavar="DIR", help="(default: photos)")
-    add("--workers", type=runtime.number(int, 1, 64), default=8, help="how many at a time (default: 8)")
+    add("--workers", type=number(int, 1, 64), default=8, help="how many at a time (default: 8)")
     options = parser.parse_args()
 
     if options.out.exists() and not options.out.is_dir():
@@ -204,4 +203,4 @@ def main():
 
 
 if __name__ == "__main__":
-    runtime.run_command(main)
+    run_command(main)

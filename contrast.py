@@ -6,23 +6,23 @@
     python contrast.py --timelapse Output       # how the faces of a run grew → Generate/timelapse.gif
     python contrast.py --neighbours             # each face beside the training faces nearest to it → Generate/neighbours.png
 """
-import runtime  # noqa: I001  (first: it prepares the CPU before Paddle is imported)
+from support.cli import Parser, UserError, number, picture_path, run_command, seed, seed_list
 
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-import figures
-import metrics
-from checkpoint import describe_generator, find_generator, load_generator
 from dataReader import DataReader
-from files import read_file
+from intake.photos import decoded, reason
 from intake.sources import MAX_BYTES
 from network import draw_faces
-from photos import decoded, reason
-from randomness import LIMITS, between, face_inputs
-from runtime import UserError
+from scoring import metrics
+from support import figures
+from support.device import choose_device
+from support.files import read_file
+from training.checkpoint import describe_generator, find_generator, load_generator
+from training.randomness import LIMITS, between, face_inputs
 
 FRAMES = 24  # from one face of a walk to the next
 IN_STRIP = 8
@@ -33,19 +33,19 @@ SIDE, MAX_IN_FILM = 256, 640  # px of a walk's pictures, about; of the grids in 
 
 def read_options():
     """Every option of the command."""
-    parser = runtime.Parser(__doc__)
+    parser = Parser(__doc__)
     add = parser.add_argument
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--walk", type=runtime.seed_list, metavar="SEEDS", help="from each of these faces to the next, and back")
-    what.add_argument("--sweep", type=runtime.seed_list, metavar="PLACES",
+    what.add_argument("--walk", type=seed_list, metavar="SEEDS", help="from each of these faces to the next, and back")
+    what.add_argument("--sweep", type=seed_list, metavar="PLACES",
                       help="change these numbers of z, counted from 0, one by one")
     what.add_argument("--timelapse", type=Path, metavar="RUN", help="the sample grids of a run's folder, as a film")
     what.add_argument("--neighbours", action="store_true", help="the training faces nearest to each generated one")
-    add("--n", type=runtime.number(int, 1, 10_000), help="how many faces (default: 64 on each side; with --neighbours 8)")
-    add("--seed", type=runtime.seed, default=0, help="the first of the generated faces (default: 0)")
+    add("--n", type=number(int, 1, 10_000), help="how many faces (default: 64 on each side; with --neighbours 8)")
+    add("--seed", type=seed, default=0, help="the first of the generated faces (default: 0)")
     add("--data", default="imgs", metavar="DIR", help="packed faces (default: imgs)")
     add("--weights", metavar="FILE", help="what train.py saved (default: those that generator.py draws with)")
-    add("--out", type=partial(runtime.picture_path, endings=(".png", ".jpg", ".jpeg", ".webp", ".gif", ".mp4")), metavar="FILE",
+    add("--out", type=partial(picture_path, endings=(".png", ".jpg", ".jpeg", ".webp", ".gif", ".mp4")), metavar="FILE",
         help="(default: in Generate/, named after what it shows)")
     add("--device", choices=("auto", "cpu", "gpu"), default="auto", help="(default: auto, a GPU where there is one)")
     return parser.parse_args()
@@ -159,7 +159,7 @@ def main():
     if options.timelapse:
         print(timelapse(options))
         return
-    runtime.choose_device(options.device)
+    choose_device(options.device)
     weights = options.weights or find_generator()
     generator, facts = load_generator(weights)
     print(f"{weights}: {describe_generator(facts)}")
@@ -168,4 +168,4 @@ def main():
 
 
 if __name__ == "__main__":
-    runtime.run_command(main)
+    run_command(main)

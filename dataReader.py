@@ -2,7 +2,7 @@
 
     python dataReader.py                        # imgs/ → Output/training_images.png
 """
-import runtime  # noqa: I001  (first: it prepares the CPU before Paddle is imported)
+from support.cli import Parser, UserError, number, picture_path, run_command
 
 import hashlib
 import json
@@ -17,12 +17,11 @@ import numpy as np
 import paddle
 from msgspec import Meta, Struct
 
-import figures
-from attributes import parse_names, parse_wanted
-from files import read_file
-from randomness import draws
-from runtime import UserError
+from intake.attributes import parse_names, parse_wanted
+from support import figures
+from support.files import read_file
 from support.schema import MAX_MANIFEST, Count, Names, Size, Text, checked, parsed
+from training.randomness import draws
 
 
 def map_array(path, dtype, wanted):
@@ -69,7 +68,8 @@ class Manifest(Struct):
 
 
 def read_manifest(path, count, size):
-    """What pretreat.py wrote about `count` faces of `size` px, as a dict. Raises UserError where it is damaged or of other faces."""
+    """What pretreat.py wrote about `count` faces of `size` px, as a dict. Raises UserError where it is damaged
+    or of other faces."""
     again = "run pretreat.py again"
     try:
         manifest = checked(parsed(read_file(path, MAX_MANIFEST), path, again), Manifest, path, again)
@@ -203,11 +203,11 @@ class DataReader:
 
 def main():
     """The command: reads its options and draws the figure."""
-    parser = runtime.Parser(__doc__)
+    parser = Parser(__doc__)
     parser.add_argument("--data", default="imgs", metavar="DIR", help="packed faces (default: imgs)")
-    parser.add_argument("--out", type=runtime.picture_path, default=Path("Output/training_images.png"), metavar="FILE",
+    parser.add_argument("--out", type=picture_path, default=Path("Output/training_images.png"), metavar="FILE",
                         help="the picture (default: Output/training_images.png)")
-    parser.add_argument("--n", type=runtime.number(int, 1, 10_000), default=64, help="how many faces (default: 64)")
+    parser.add_argument("--n", type=number(int, 1, 10_000), default=64, help="how many faces (default: 64)")
     options = parser.parse_args()
 
     reader = DataReader(options.data, options.n)
@@ -218,4 +218,4 @@ def main():
 
 
 if __name__ == "__main__":
-    runtime.run_command(main)
+    run_command(main)

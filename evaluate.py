@@ -7,7 +7,7 @@
 Writes scores.json and report.png (the faces, their nearest training faces, and the scores as bars); of weights that were trained
 with --conditional also attributes.png, the same seeds with the attributes of most faces, and with one of them changed.
 """
-import runtime  # noqa: I001  (first: it prepares the CPU before Paddle is imported)
+from support.cli import Parser, UserError, number, printable, run_command, seed
 
 import json
 import os
@@ -20,17 +20,16 @@ from types import SimpleNamespace
 import numpy as np
 from tqdm import tqdm
 
-import fid
-import figures
-import metrics
-from checkpoint import describe_generator, find_generator, load_discriminator, load_generator, read_facts
 from dataReader import DataReader, map_faces
-from files import read_file, write_json
-from network import SIZES, draw_faces
+from intake.photos import Crop, decode, reason
 from intake.sources import list_pictures
-from photos import Crop, decode, reason
-from randomness import draws, face_inputs
-from runtime import UserError, printable
+from network import SIZES, draw_faces
+from scoring import fid, metrics
+from support import figures
+from support.device import choose_device
+from support.files import read_file, write_json
+from training.checkpoint import describe_generator, find_generator, load_discriminator, load_generator, read_facts
+from training.randomness import draws, face_inputs
 from zoo import Plan
 
 MAX_SCORES = 2**24  # bytes of scores.json
@@ -50,14 +49,14 @@ closest 1%  the same of those nearest to a training face"""
 
 def read_options():
     """Every option of the command."""
-    parser = runtime.Parser(__doc__)
+    parser = Parser(__doc__)
     add = parser.add_argument
     add("--fake", metavar="PATH", help="a weights file, a folder or .zip of pictures, or a .npy file of uint8 "
         "[N, S, S, 3] (default: the generator that generator.py draws with)")
     add("--real", default="imgs", metavar="DIR", help="packed faces; compared with are those held out (default: imgs)")
-    add("--n", type=runtime.number(int, FEWEST), default=2000, help="how many faces (default: 2000, or as many as are held out)")
+    add("--n", type=number(int, FEWEST), default=2000, help="how many faces (default: 2000, or as many as are held out)")
     add("--out", type=Path, default=Path("Output/evaluation"), metavar="DIR", help="(default: Output/evaluation)")
-    add("--seed", type=runtime.seed, default=0, help="of all that is drawn at random, the faces too (default: 0)")
+    add("--seed", type=seed, default=0, help="of all that is drawn at random, the faces too (default: 0)")
     add("--fid", action="store_true", help="also FID and KID, with the Inception network of pytorch-fid")
     add("--inception", metavar="FILE", help="its weights, where they are not to be fetched")
     add("--device", choices=("auto", "cpu", "gpu"), default="auto", help="(default: auto, a GPU where there is one)")
@@ -257,9 +256,9 @@ def compare_counts(count, facts, folder):
         earlier = json.loads(read_file(folder / "scores.json", MAX_SCORES))["n"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         earlier = count  # there are none
-    for others, number in (("the weights bring along", facts["scores"].get("n", count)), (f"{folder}/scores.json had", earlier)):
-        if number != count:
-            print(f"note: the scores that {others} are of {printable(number)} faces, these of {count}: do not compare them")
+    for others, n in (("the weights bring along", facts["scores"].get("n", count)), (f"{folder}/scores.json had", earlier)):
+        if n != count:
+            print(f"note: the scores that {others} are of {printable(n)} faces, these of {count}: do not compare them")
 
 
 def judge_discriminator(discriminator, faces):
@@ -305,22 +304,23 @@ def judge_extras(faces, inputs, options):
 def main():
     """The command: opens what it is to read, scores the faces, writes table, file and page, and then what there is besides."""
     options = read_options()
-    runtime.choose_device(options.device)
+    choose_device(options.device)
     inputs = open_inputs(options)
     describe(inputs, options)
     with progress(inputs) as done:
         faces, places = gather(inputs, options.seed, done)
         scores, pairs = score_sets(faces, places, inputs, options.seed, done)
     count, fakes = len(faces["generated"]), inputs.fakes
-    print(f"\nThe scores of {count:,} faces against {count:,} held-out ones depend on this number. The row \"real faces\" has those\n"
-          f"of {count:,} training faces against the same held-out ones: what scores like them is as good as real, as far as this\n"
-          f"number tells.\n\n{table(scores)}\n\n{LEGEND}")
+    print(f"\nThe scores of {count:,} faces against {count:,} held-out ones depend on this number. The row \"real faces\" has "
+          f"those\nof {count:,} training faces against the same held-out ones: what scores like them is as good as real, as far "
+          f"as this\nnumber tells.\n\n{table(scores)}\n\n{LEGEND}")
     compare_counts(count, fakes.facts, options.out)
 
     description = describe_generator(fakes.facts) if fakes.generator else ""
     written = {"fake": str(fakes.path), "description": description, "real": options.real, "n": count, "seed": options.seed,
                "scores": scores, "scores that the weights bring along": fakes.facts["scores"],
-               "weights were trained on the rest of these faces": inputs.same_split, "discriminator is right": {}, "attributes": {}}
+               "weights were trained on the rest of these faces": inputs.same_split, "discriminator is right": {},
+               "attributes": {}}
     write_json(options.out / "scores.json", written)
     title = [str(fakes.path), description,
              f"{count:,} generated faces against {count:,} of {options.real} that were held out of training"]
@@ -333,4 +333,4 @@ def main():
 
 
 if __name__ == "__main__":
-    runtime.run_command(main)
+    run_command(main)

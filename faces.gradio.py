@@ -5,7 +5,7 @@
 AI Studio runs a file whose name ends in .gradio.py, with Gradio 4, 5 or 6. Gradio's own environment variables, such as
 GRADIO_SERVER_PORT, say where it listens. app.py is a page with more to it, for a Gradio of your choice.
 """
-import runtime  # noqa: I001  (first: it prepares the CPU before Paddle is imported)
+from support.cli import run_command
 
 import tempfile
 from functools import partial
@@ -14,10 +14,11 @@ from pathlib import Path
 import numpy as np
 import paddle
 
-from checkpoint import SHIPPED, load_generator
 from network import draw_faces
-from randomness import face_inputs
+from support.device import choose_device
 from support.pages import CSS, MAX_FACES, MAX_WAITING, WIDE, enlarged, save_walk, seed, seeds_from
+from training.checkpoint import SHIPPED, load_generator
+from training.randomness import face_inputs
 
 paddle.disable_signal_handler()  # Paddle's own prints a C++ traceback
 try:
@@ -48,7 +49,8 @@ def walk(generator, folder, start, end):
 
 def build(generator, folder):
     """The page, made of what Gradio 4, 5 and 6 have in common. It writes into `folder`."""
-    with gr.Blocks(title="从噪声生成人脸 · Faces from noise", delete_cache=(60, 600), analytics_enabled=False, **OF_BLOCKS) as page:
+    with gr.Blocks(title="从噪声生成人脸 · Faces from noise", delete_cache=(60, 600), analytics_enabled=False,
+                   **OF_BLOCKS) as page:
         gr.Markdown(TITLE)
         with gr.Tab("人脸 · Faces"):
             with gr.Row():
@@ -61,21 +63,23 @@ def build(generator, folder):
                 start = gr.Number(0, precision=0, minimum=0, label="起点 · From seed", elem_id="start")
                 end = gr.Number(1, precision=0, minimum=0, label="终点 · To seed", elem_id="end")
             film = gr.Image(show_label=False, type="filepath", elem_id="film")
-        # What comes is bounded in support/pages.py, so that odd numbers are no errors. The generator draws for one visitor at a time.
+        # What comes is bounded in support/pages.py, so that odd numbers are no errors. The generator draws for one visitor at a
+        # time.
         how = {"preprocess": False, "trigger_mode": "always_last", "concurrency_id": "generator", "concurrency_limit": 1}
         gr.on([page.load, first.change, count.release], partial(draw, generator), [first, count], faces, api_name="faces", **how)
-        gr.on([tab.select, start.change, end.change], partial(walk, generator, folder), [start, end], film, api_name="film", **how)
+        gr.on([tab.select, start.change, end.change], partial(walk, generator, folder), [start, end], film, api_name="film",
+              **how)
         again.click(lambda: int(np.random.default_rng().integers(10 ** 6)), None, first)
     return page.queue(max_size=MAX_WAITING, api_open=False)
 
 
 def main():
     """Serves the page until it is stopped."""
-    runtime.choose_device("cpu")
+    choose_device("cpu")
     generator, _ = load_generator(SHIPPED)
     with tempfile.TemporaryDirectory(prefix="faces-") as folder:
         build(generator, folder).launch(share=False, max_file_size="1b", **OF_LAUNCH)
 
 
 if __name__ == "__main__":
-    runtime.run_command(main)
+    run_command(main)

@@ -5,21 +5,21 @@
     python generator.py --attr Smiling=1        # with weights that were trained with --conditional
     python generator.py --export model          # for other programs: a static Paddle model, ONNX, and an example
 """
-import runtime  # noqa: I001  (first: it prepares the CPU before Paddle is imported)
+from support.cli import Parser, UserError, count, number, run_command, seed, seed_list
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
-import figures
-from attributes import parse_wanted
-from checkpoint import describe_generator, find_generator, load_generator
-from export import export
-from files import claim, sweep
+from intake.attributes import parse_wanted
 from network import draw_faces
-from randomness import face_inputs
-from runtime import UserError
+from support import figures
+from support.device import choose_device, usable_cpus
+from support.export import export
+from support.files import claim, sweep
+from training.checkpoint import describe_generator, find_generator, load_generator
+from training.randomness import face_inputs
 
 MOST_IN_GRID = 400
 
@@ -30,7 +30,7 @@ def draw_and_save(generator, seeds, wanted, folder, batch_size):
     Returns the first of them for the grid. Drawing and writing each take all cores, so they take turns.
     """
     in_grid = []
-    with ThreadPoolExecutor(runtime.usable_cpus(), "writer") as threads:
+    with ThreadPoolExecutor(usable_cpus(), "writer") as threads:
         for start in range(0, len(seeds), batch_size):
             some = seeds[start:start + batch_size]
             faces = draw_faces(generator, face_inputs(generator.plan, some, wanted), batch_size)
@@ -42,19 +42,19 @@ def draw_and_save(generator, seeds, wanted, folder, batch_size):
 
 def main():
     """The command: reads its options and draws the faces."""
-    parser = runtime.Parser(__doc__)
+    parser = Parser(__doc__)
     add = parser.add_argument
     which = parser.add_mutually_exclusive_group()
-    which.add_argument("--n", type=runtime.count, default=16, help="how many faces (default: 16)")
-    which.add_argument("--seeds", type=runtime.seed_list, metavar="LIST", help="these faces, such as 0,4-6, instead of --n")
-    add("--seed", type=runtime.seed, help="the first of --n seeds in a row (default: 0)")
+    which.add_argument("--n", type=count, default=16, help="how many faces (default: 16)")
+    which.add_argument("--seeds", type=seed_list, metavar="LIST", help="these faces, such as 0,4-6, instead of --n")
+    add("--seed", type=seed, help="the first of --n seeds in a row (default: 0)")
     add("--attr", default="", metavar="A=1,B=-1",
         help="faces with these attributes, of weights trained with --conditional; the others are left to chance")
     add("--weights", metavar="FILE",
         help="what train.py saved (default: the best of Output, or of the runs beside it, else the pretrained ones)")
     add("--out", type=Path, default=Path("Generate"), metavar="DIR", help="(default: Generate)")
     add("--export", type=Path, metavar="DIR", help="write the generator for other programs, instead of drawing")
-    add("--batch", type=runtime.number(int, 1), default=100, help="faces at a time (default: 100); less takes less memory")
+    add("--batch", type=number(int, 1), default=100, help="faces at a time (default: 100); less takes less memory")
     add("--device", choices=("auto", "cpu", "gpu"), default="auto", help="(default: auto, a GPU where there is one)")
     options = parser.parse_args()
     if options.seeds and options.seed is not None:
@@ -63,7 +63,7 @@ def main():
     if options.export and (options.seeds or options.seed is not None or options.attr):
         raise UserError("--export writes the generator itself; --seed, --seeds and --attr are for drawing")
 
-    runtime.choose_device("cpu" if options.export else options.device)  # where the models are compared with it
+    choose_device("cpu" if options.export else options.device)  # where the models are compared with it
     weights = options.weights or find_generator()
     generator, facts = load_generator(weights)
     print(f"{weights}: {describe_generator(facts)}")
@@ -82,11 +82,12 @@ def main():
         sweep(options.out)
         in_grid = draw_and_save(generator, seeds, wanted, options.out, options.batch)
         figures.save_picture(options.out / "grid.png", figures.grid(in_grid))
-    count = "" if len(in_grid) == len(seeds) else f" (the first {MOST_IN_GRID})"
+    shown = "" if len(in_grid) == len(seeds) else f" (the first {MOST_IN_GRID})"
     show = "python contrast.py" if Path("imgs/faces.npy").exists() else "python contrast.py --walk 1,5,9"
     chosen = f" --weights {options.weights}" if options.weights else ""
-    print(f"{len(seeds)} faces: {options.out}/seed{seeds[0]:04d}.png …, together{count} in {options.out}/grid.png\nnext: {show}{chosen}")
+    print(f"{len(seeds)} faces: {options.out}/seed{seeds[0]:04d}.png …, together{shown} in "
+          f"{options.out}/grid.png\nnext: {show}{chosen}")
 
 
 if __name__ == "__main__":
-    runtime.run_command(main)
+    run_command(main)

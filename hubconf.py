@@ -17,10 +17,12 @@ def celeba64():
     source is "github", "gitee", or "local" with the path of a folder. The weights are for non-commercial research only (NOTICE).
     """
     with _own_modules():
-        from checkpoint import SHIPPED, load_generator
         from network import draw_faces
-        from randomness import face_inputs
+        from support.device import tune_cpu
+        from training.checkpoint import SHIPPED, load_generator
+        from training.randomness import face_inputs
 
+        tune_cpu()
         generator, _ = load_generator(SHIPPED)
 
     def faces(self, seeds):

@@ -7,7 +7,7 @@
 
 Writes imgs/faces.npy, manifest.json (what went in, what was skipped and why) and preview.png (look at it before you train).
 """
-import runtime  # noqa: I001  (first, as in every script)
+from support.cli import Parser, UserError, number, printable, run_command
 
 import hashlib
 import io
@@ -23,14 +23,14 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-import figures
-from attributes import read_list
-from detection import CELEBA_MARGIN, MARGIN, load_detector
-from download import digest_of, fetch
-from files import check_own, flush, read_file, rebuilding, write_json
+from intake.attributes import read_list
+from intake.detection import CELEBA_MARGIN, MARGIN, load_detector
+from intake.download import digest_of, fetch
+from intake.photos import Crop, cut_faces, reason
 from intake.sources import ATTRIBUTES, BUILTIN, CELEBA, PICTURES, Picture, find, find_input, list_pictures
-from photos import Crop, cut_faces, reason
-from runtime import UserError, printable
+from support import figures
+from support.device import usable_cpus
+from support.files import check_own, flush, read_file, rebuilding, write_json
 from support.schema import MAX_MANIFEST
 
 MADE_HERE = {"faces.npy", "labels.npy", "manifest.json", "preview.png"}
@@ -64,8 +64,8 @@ def builtin_pictures():
 
 
 class Cut(NamedTuple):
-    """What came of one picture: a digest of its file, its faces (uint8 [size, size, 3] each), how much of each was filled, and why
-    nothing or less came of it."""
+    """What came of one picture: a digest of its file, its faces (uint8 [size, size, 3] each), how much of each was filled, and
+    why nothing or less came of it."""
 
     picture: str
     digest: bytes
@@ -214,26 +214,26 @@ def pack(pictures, sources, partial, options):
 
 def read_options():
     """Every option of the command."""
-    parser = runtime.Parser(__doc__)
+    parser = Parser(__doc__)
     add = parser.add_argument
     add("--input", nargs="+", metavar="PATH", help="folders and .zip files of photos (default: CelebA, where it is found)")
     add("--download", action="store_true", help=f"fetch CelebA's aligned pictures to {CELEBA}.zip first, unless it is there")
     add("--url", help="where from (default: CelebA's own place at Google Drive)")
     add("--out", type=Path, default=Path("imgs"), metavar="DIR", help="(default: imgs)")
-    add("--size", type=runtime.number(int, 8, 1024), default=64, help="height and width of a face, px (default: 64)")
+    add("--size", type=number(int, 8, 1024), default=64, help="height and width of a face, px (default: 64)")
     add("--crop", choices=("auto", "celeba", "center", "face"), default="auto",
         help="auto: celeba for pictures of CelebA's proportions, else the centred square; face: each face that is found "
              "(default: auto)")
-    add("--box", type=runtime.number(int, 8), metavar="PX", help="with --crop center, the square of so many px of the photo")
-    add("--margin", type=runtime.number(int, 0, 24), metavar="PX",
+    add("--box", type=number(int, 8), metavar="PX", help="with --crop center, the square of so many px of the photo")
+    add("--margin", type=number(int, 0, 24), metavar="PX",
         help=f"with --crop face, the room on either side of it, in px of 64 (default: {MARGIN}; {CELEBA_MARGIN}: as in "
              "CelebA's pictures)")
     add("--attributes", nargs="?", const="", metavar="FILE",
         help=f"pack labels along: from {ATTRIBUTES}, where it is found, or from a list like it")
-    add("--limit", type=runtime.number(int, 1), metavar="N", help="take the first N pictures only")
-    add("--workers", type=runtime.number(int, 1, 256), default=runtime.usable_cpus(), metavar="N",
+    add("--limit", type=number(int, 1), metavar="N", help="take the first N pictures only")
+    add("--workers", type=number(int, 1, 256), default=usable_cpus(), metavar="N",
         help="threads (default: the CPUs there are)")
-    add("--holdout", type=runtime.number(float, 0, below=1), default=0.05, metavar="SHARE",
+    add("--holdout", type=number(float, 0, below=1), default=0.05, metavar="SHARE",
         help="share of the pictures kept out of training, to measure on (default: 0.05)")
     options = parser.parse_args()
     for flag, value, kind in (("--box", options.box, "center"), ("--margin", options.margin, "face")):
@@ -291,4 +291,4 @@ def main():
 
 
 if __name__ == "__main__":
-    runtime.run_command(main)
+    run_command(main)

@@ -1,17 +1,18 @@
 """Every knob of a training run, its default, and the presets. benchmarks/recipe.py measures what each of them brings."""
+from support.cli import Parser, UserError, number, printable, seed
+
 import shlex
 import sys
 
-import runtime
 import zoo
 from augment import POLICIES
 from intake.sources import BUILTIN
 from network import LOSSES, SMOOTHED, UPSAMPLINGS
-from randomness import NOISES
-from runtime import UserError, printable
+from training.randomness import NOISES
 
 SMALL_SET = 50_000  # faces; with fewer, --augment auto augments
-EPOCHS, LEAST_STEPS = 8, 2500  # how long a run is by default: so many epochs, but not fewer steps, for a small set has short epochs
+# how long a run is by default: so many epochs, but not fewer steps, for a small set has short epochs
+EPOCHS, LEAST_STEPS = 8, 2500
 EARLY_SAMPLES = (50, 100, 200)  # steps, beside those of --sample-every: early on, faces change fast
 EARLY_SCORES = (500, 1000, 2000)  # beside those of --eval-every
 
@@ -22,8 +23,8 @@ PRESETS = {"best": {}, "classic": CLASSIC}
 
 # A run can only be gone on with when these are as they were.
 MATTERS = ("pictures", "where", "conditional", "labelled", "batch", "arch", "channels", "z_dim", "noise", "up", "spectral_norm",
-           "loss", "label_smoothing", "r1", "augment", "augment_p", "flip", "ema", "lr_d", "lr_g", "halve_after", "beta1", "beta2",
-           "seed", "d_steps", "g_steps")
+           "loss", "label_smoothing", "r1", "augment", "augment_p", "flip", "ema", "lr_d", "lr_g", "halve_after", "beta1",
+           "beta2", "seed", "d_steps", "g_steps")
 # What was in force in runs that were saved before there were these options.
 OLDER = {"where": "", "conditional": "", "labelled": "", "labels": {}, "arch": "dcgan", "noise": "normal", "up": "deconv",
          "spectral_norm": False, "loss": "bce", "label_smoothing": 0, "r1": 0, "augment": "off", "augment_p": 1.0, "flip": False,
@@ -35,8 +36,7 @@ def parse_options(description, typed=None):
 
     --preset and --arch change defaults, so what is typed beside them counts.
     """
-    number = runtime.number
-    parser = runtime.Parser(description)
+    parser = Parser(description)
     add = parser.add_argument
     add("--preset", choices=PRESETS, default="best",
         help="classic: the plain recipe of the tutorials, batch 128, --up deconv, --lr 2e-4, without --flip, --augment, --ema "
@@ -47,7 +47,7 @@ def parse_options(description, typed=None):
     add("--epochs", type=number(int, 1),
         help=f"passes over the faces, from the run's beginning (default: {EPOCHS}, or as many as {LEAST_STEPS:,} steps take)")
     add("--steps", type=number(int, 1), help="steps from the run's beginning, instead of --epochs")
-    add("--seed", type=runtime.seed, default=0, help="another seed, another run (default: 0)")
+    add("--seed", type=seed, default=0, help="another seed, another run (default: 0)")
 
     # the networks
     add("--arch", choices=zoo.NAMES, default="dcgan",
@@ -160,7 +160,8 @@ def due(step, early, every):
 
 
 def command(folder, steps, typed=None):
-    """What to type for the run in `folder` to go on until it has so many steps: what was `typed` (by default the command line)."""
+    """What to type for the run in `folder` to go on until it has so many steps: what was `typed` (by default
+    the command line)."""
     typed = sys.argv[1:] if typed is None else typed
     left_out = ("--steps", "--epochs", "--out") if "--fresh" in typed else ("--steps", "--epochs")
     words, rest = [], iter(typed)

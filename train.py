@@ -8,7 +8,7 @@
 
 Stopped by Ctrl-C or cut off, the same command resumes the run.
 """
-import runtime  # noqa: I001  (first: it prepares the CPU before Paddle is imported)
+from support.cli import UserError, printable, run_command, stop_signals
 
 import math
 import shlex
@@ -19,19 +19,18 @@ from tempfile import TemporaryDirectory
 import paddle
 import paddle.nn.functional as F
 
-import checkpoint
-import figures
-import metrics
-import ranks
 import recipe
 import zoo
 from dataReader import DataReader
-from files import claim, numbered_folder, sweep, write_json
-from monitor import LOG_EVERY, Monitor, RealFaces
 from network import choose_losses, draw_faces, gradient_penalty
-from players import StepDraws, build_players, frozen, networks_and_adams, set_rates, update, update_average
-from randomness import face_inputs, seed_layers
-from runtime import UserError
+from scoring import metrics
+from support import figures
+from support.device import choose_device, choose_precision
+from support.files import claim, numbered_folder, sweep, write_json
+from training import checkpoint, ranks
+from training.monitor import LOG_EVERY, Monitor, RealFaces
+from training.players import StepDraws, build_players, frozen, networks_and_adams, set_rates, update, update_average
+from training.randomness import face_inputs, seed_layers
 
 PENALTY_EVERY = 16  # D's updates between two gradient penalties (Karras et al. 2020, StyleGAN2: "lazy regularization")
 FEW_STEPS = 500
@@ -154,7 +153,7 @@ def train(options, reader, players, folder, facts, total_steps):
         checkpoint.save_run(folder / "checkpoint.safetensors", networks, adams,
                             {**progress(step), "suspicions": monitor.suspicions})
 
-    with closing(monitor), closing(batches), runtime.stop_signals(patient=ranks.LAUNCHED) as signals:
+    with closing(monitor), closing(batches), stop_signals(patient=ranks.LAUNCHED) as signals:
         if start_step == 0:
             (folder / checkpoint.BEST).unlink(missing_ok=True)  # of a run whose checkpoint is gone
             figures.save_picture(folder / "reals.png", figures.grid(reals.shown, columns=10))
@@ -196,12 +195,12 @@ def run(options, reader, folder, precision):
     start_step = facts["step"] if facts else 0
     total_steps = recipe.total_steps(options, steps_an_epoch(reader, options))
     if start_step >= total_steps:
-        print(f"nothing left to do: the run in {folder} has {start_step} steps already, and {total_steps} are asked for; for more "
-              f"type: {recipe.command(folder, 2 * start_step)}")
+        print(f"nothing left to do: the run in {folder} has {start_step} steps already, and {total_steps} are asked for; for "
+              f"more type: {recipe.command(folder, 2 * start_step)}")
         return
     options.precision = precision
     if facts and facts["options"].get("precision", precision) != precision:
-        print(f"note: the run computed in {runtime.printable(facts['options']['precision'])} so far, now it goes on in {precision}")
+        print(f"note: the run computed in {printable(facts['options']['precision'])} so far, now it goes on in {precision}")
     print(f"run: {folder}, " + (f"going on from step {start_step} of {total_steps}" if facts else f"{total_steps} steps"))
     if options.fresh:
         print(f"to go on with it later, type --out {folder} instead of --fresh")
@@ -254,8 +253,8 @@ def main():
           f"{reader.batches_per_epoch} batches of {reader.batch_size} an epoch")
     recipe.settle_folder(options, reader.manifest["sources"])
     recipe.settle_augmentation(options, len(reader))
-    device = runtime.choose_device(options.device, aloud=True)
-    precision = runtime.choose_precision(options.amp, device)
+    device = choose_device(options.device, aloud=True)
+    precision = choose_precision(options.amp, device)
     if options.spectral_norm and device == "gpu" and precision != "float32":
         raise UserError("--spectral-norm: Paddle computes it in float32 alone; leave --amp off")
     if options.r1 and ranks.COUNT > 1 and device == "gpu" and not options.spectral_norm:
@@ -267,4 +266,4 @@ def main():
 
 
 if __name__ == "__main__":
-    runtime.run_command(main)
+    run_command(main)

@@ -5,13 +5,15 @@ the initial weights are N(0, 0.02) in all of them. A network is a list of layers
 [N, inputs], which is z, with the labels behind it in a conditional run. A discriminator's last one gives [N, outputs], of which
 there is 1, or 2 for --loss softmax.
 """
-from typing import Callable, NamedTuple
+from support.cli import UserError
+
+from collections.abc import Callable
+from typing import NamedTuple
 
 import paddle
 import paddle.nn as nn
 
 from network import SIZES, ConditionalDiscriminator, Discriminator, Generator, bn, conv, deconv, fc, to_logits
-from runtime import UserError
 from training.layers import Sequential
 from weightInit import bn_initializer
 

@@ -1,11 +1,13 @@
 """Shows that fid.py computes what pytorch-fid and torch-fidelity compute, on random weights, pictures and features.
 
-    python benchmarks/inception_proof.py --torch /path/to/python      # about two minutes on two cores
+    python -m benchmarks.inception_proof --torch /path/to/python      # about two minutes on two cores
 
 --torch names a Python that can import pytorch_fid 0.3.0 (with torchvision), torch_fidelity 0.4.0 and scipy below 1.18, which
 pytorch-fid cannot do with: python -m venv torch && torch/bin/pip install pytorch-fid torch-fidelity "scipy<1.18". This file
 is also what runs there. It draws the weights, and writes them in both of PyTorch's formats.
 """
+from support.cli import Parser, UserError, run_command
+
 import subprocess
 import sys
 import tempfile
@@ -13,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
 TOLERANCE = 1e-4
 FORMATS = ("zip", "legacy")  # of torch.save
 PAIRS = ("many", "few")  # of sets of features: more faces than features, and fewer, which makes the covariances singular
@@ -62,7 +63,7 @@ def theirs(folder):
 
 def ours(folder):
     """Computes the same and prints both; the exit status is 1 where they differ."""
-    import fid
+    from scoring import fid
 
     given, expected = np.load(folder / "given.npz"), np.load(folder / "theirs.npz")
     agree = True
@@ -88,9 +89,7 @@ def ours(folder):
 
 def main():
     """The command: draws what both sides are given, lets them compute, and compares."""
-    import runtime
-
-    parser = runtime.Parser(__doc__)
+    parser = Parser(__doc__)
     parser.add_argument("--torch", required=True, metavar="PYTHON", help="a Python that can import pytorch_fid, torch_fidelity")
     options = parser.parse_args()
     random = np.random.default_rng(0)
@@ -105,16 +104,14 @@ def main():
         faces = [random.integers(0, 256, (2, 64 // side, 64 // side, 3), np.uint8).repeat(side, 1).repeat(side, 2)
                  for side in (1, 4, 16, 64)]  # fine to coarse mosaics
         np.savez(f"{folder}/given.npz", faces=np.concatenate(faces), many=two_sets(3000), few=two_sets(500))
-        if subprocess.run([options.torch, __file__, "theirs", folder], check=False).returncode:
-            raise runtime.UserError(f"{options.torch} failed, see above; --help says what it needs", status=1)
+        if subprocess.run([options.torch, "-m", "benchmarks.inception_proof", "theirs", folder], check=False).returncode:
+            raise UserError(f"{options.torch} failed, see above; --help says what it needs", status=1)
         if not ours(Path(folder)):
-            raise runtime.UserError(f"more than {TOLERANCE} of difference", status=1)
+            raise UserError(f"more than {TOLERANCE} of difference", status=1)
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["theirs"]:
         theirs(Path(sys.argv[2]))
     else:
-        import runtime
-
-        runtime.run_command(main)
+        run_command(main)

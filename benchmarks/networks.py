@@ -1,23 +1,21 @@
 """How large each network is and what a face costs, at its usual size and the published width: a Markdown table.
 
-    python benchmarks/networks.py
+    python -m benchmarks.networks
 
 FLOPs are multiplications and additions of the convolutions and dense layers, forward, for one face; zeros around a map count as
 numbers do. Megabytes are those of the weights and the statistics of batch normalisation.
 """
-import sys
+from support.cli import Parser, run_command
+
 from math import prod
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
-import runtime  # noqa: E402, I001
+import paddle
+import paddle.nn as nn
 
-import paddle  # noqa: E402
-import paddle.nn as nn  # noqa: E402
-
-import recipe  # noqa: E402
-import zoo  # noqa: E402
-from training.layers import ResizeConv2D  # noqa: E402
+import recipe
+import zoo
+from support.device import choose_device
+from training.layers import ResizeConv2D
 
 HEAD = ["`--arch`", "px", "weights, millions: G, D", "GFLOP a face: G, D", "MB, float32: G, D", "MB, float16: G, D"]
 
@@ -25,8 +23,9 @@ HEAD = ["`--arch`", "px", "weights, millions: G, D", "GFLOP a face: G, D", "MB, 
 def flops(layer, x, y):
     """Multiplications and additions that take a layer's input x to its output y.
 
-    Each weight is used once for each pixel of the smaller of the two maps: a convolution has a sum for each pixel of y, a transposed
-    one spreads each pixel of x. One that resizes before (ResizeConv2D) is computed as a transposed one, its 3×3 kernels as 4×4.
+    Each weight is used once for each pixel of the smaller of the two maps: a convolution has a sum for each pixel of y, a
+    transposed one spreads each pixel of x. One that resizes before (ResizeConv2D) is computed as a transposed one, its 3×3
+    kernels as 4×4.
     """
     weights = layer.weight.size * 16 // 9 if isinstance(layer, ResizeConv2D) else layer.weight.size
     return 2 * weights * min(prod(x.shape[2:]), prod(y.shape[2:]))
@@ -63,11 +62,11 @@ def row(name):
 
 def main():
     """The command: prints the table."""
-    runtime.Parser(__doc__).parse_args()
-    runtime.choose_device("cpu")
+    Parser(__doc__).parse_args()
+    choose_device("cpu")
     for cells in (HEAD, ["---"] * len(HEAD), *map(row, zoo.NAMES)):
         print("| " + " | ".join(cells) + " |", flush=True)
 
 
 if __name__ == "__main__":
-    runtime.run_command(main)
+    run_command(main)

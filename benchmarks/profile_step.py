@@ -1,17 +1,18 @@
-"""Where the time of train.py's default step goes (speed.py --profile). On a CPU Paddle computes at once, so a call's time is its work's."""
+"""Where the time of train.py's default step goes (speed.py --profile). On a CPU Paddle computes at once, so a call's
+time is its work's."""
 import time
 from contextlib import closing, contextmanager
 from pathlib import Path
 
 import paddle
 
-import metrics  # noqa: F401  (so that no part is imported within a step)
 import recipe
 import train
 from dataReader import DataReader
-from monitor import Monitor
-from players import StepDraws
+from support.device import choose_device, choose_precision
 from training import layers
+from training.monitor import Monitor
+from training.players import StepDraws
 
 STEPS, WARM_UP = 60, 10
 PARTS = ("reader", "noise", "augmentation", "forward", "backward", "Adam", "average", "monitor", "rest")
@@ -49,7 +50,7 @@ def profile(data, folder):
     reader = DataReader(data, options.batch, flip=options.flip)
     options.labels = {}
     recipe.settle_augmentation(options, len(reader))
-    precision = train.runtime.choose_precision(options.amp, train.runtime.choose_device("cpu"))
+    precision = choose_precision(options.amp, choose_device("cpu"))
     players = train.build_players(reader.size, options, precision)
     clock = Clock()
     for owner, function, name in ((StepDraws, "__init__", "noise"), (StepDraws, "augmented", "augmentation"),

@@ -1,11 +1,13 @@
 """What each part of the training recipe brings: trains every row of the table on the same images seen, and scores it.
 
-    python benchmarks/recipe.py --data imgs --channels 32 --images 30000      # all rows
-    python benchmarks/recipe.py --data imgs --channels 64 --images 120000 --rows default classic
+    python -m benchmarks.recipe --data imgs --channels 32 --images 30000      # all rows
+    python -m benchmarks.recipe --data imgs --channels 64 --images 120000 --rows default classic
 
 imgs must hold out as many faces as are scored: pretreat.py --holdout 0.25 of 8,000. Stopped, the same command goes on. Writes
 a folder for each row, and scores.json, table.md, grids.png and curves.png beside them.
 """
+from support.cli import Parser, UserError, number, run_command
+
 import json
 import os
 import subprocess
@@ -14,21 +16,19 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
+import recipe
+import zoo
+from dataReader import DataReader
+from evaluate import chosen, score
+from network import draw_faces
+from scoring import metrics
+from support import figures
+from support.device import choose_device, usable_cpus
+from support.files import write_json
+from training.checkpoint import LATEST, load_generator
+from training.randomness import face_inputs
+
 ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))
-import runtime  # noqa: E402, I001
-
-import figures  # noqa: E402
-import metrics  # noqa: E402
-import recipe  # noqa: E402
-import zoo  # noqa: E402
-from checkpoint import LATEST, load_generator  # noqa: E402
-from dataReader import DataReader  # noqa: E402
-from evaluate import chosen, score  # noqa: E402
-from files import write_json  # noqa: E402
-from network import draw_faces  # noqa: E402
-from randomness import face_inputs  # noqa: E402
-
 # The way from the plain recipe to the default, and what was tried beside it on the way.
 SHIFTED = "--up deconv --lr 2e-4 --augment-p 1"  # the default's small batches, flips and average, every face shifted
 ROWS = {
@@ -74,17 +74,17 @@ def train_row(name, steps, options):
     weights = folder / LATEST
     done = load_generator(weights)[1]["step"] if weights.exists() else 0
     if done > steps:
-        raise runtime.UserError(f"{folder}: was trained {done} steps, more than the {steps} asked for; name another --out")
+        raise UserError(f"{folder}: was trained {done} steps, more than the {steps} asked for; name another --out")
     if done < steps:
         command = [sys.executable, "train.py", "--device", options.device, "--data", options.data.resolve(),
                    "--out", folder.resolve(), "--channels", options.channels, "--steps", steps,
                    "--eval-every", -(-steps // 6), *ROWS[name].split()]
-        threads = {"MKL_NUM_THREADS": str(max(1, runtime.usable_cpus() // options.workers))}
+        threads = {"MKL_NUM_THREADS": str(max(1, usable_cpus() // options.workers))}
         with open(folder.with_suffix(".log"), "a") as log:
             status = subprocess.run(list(map(str, command)), check=False, cwd=ROOT, stdout=log, stderr=log,
                                     env=os.environ | threads).returncode
         if status:
-            raise runtime.UserError(f"{name}: train.py failed, see the end of {log.name}", status=1)
+            raise UserError(f"{name}: train.py failed, see the end of {log.name}", status=1)
     return folder
 
 
@@ -130,22 +130,22 @@ def curve(folder):
 
 def main():
     """The command: trains and scores the rows, `--workers` at a time, and writes the table and the grids."""
-    parser = runtime.Parser(__doc__)
+    parser = Parser(__doc__)
     add = parser.add_argument
     add("--data", type=Path, default=Path("imgs"), metavar="DIR", help="packed faces (default: imgs)")
     add("--out", type=Path, default=Path("Output-recipe"), metavar="DIR", help="(default: Output-recipe)")
-    add("--images", type=runtime.number(int, 1000), default=30_000, help="images seen by each row (default: 30000)")
-    add("--channels", type=runtime.number(int, 1), default=32, help="width of the networks (default: 32)")
-    add("--n", type=runtime.number(int, 20), default=2000, help="faces to be scored (default: 2000)")
+    add("--images", type=number(int, 1000), default=30_000, help="images seen by each row (default: 30000)")
+    add("--channels", type=number(int, 1), default=32, help="width of the networks (default: 32)")
+    add("--n", type=number(int, 20), default=2000, help="faces to be scored (default: 2000)")
     add("--rows", nargs="+", choices=ROWS, default=list(ROWS), metavar="ROW", help="names in this file (default: all)")
-    add("--workers", type=runtime.number(int, 1), default=1, help="rows at a time (default: 1)")
+    add("--workers", type=number(int, 1), default=1, help="rows at a time (default: 1)")
     add("--device", choices=("auto", "cpu", "gpu"), default="auto", help="(default: auto)")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(options.workers) as threads:
         steps = [steps_of(name, options.images) for name in options.rows]
         folders = dict(zip(options.rows, threads.map(train_row, options.rows, steps, [options] * len(steps))))
-    runtime.choose_device(options.device)
+    choose_device(options.device)
     scores = score_all(folders, options)
     write_json(options.out / "scores.json", scores)
     (options.out / "table.md").write_text(table(scores))
@@ -157,4 +157,4 @@ def main():
 
 
 if __name__ == "__main__":
-    runtime.run_command(main)
+    run_command(main)

@@ -1,43 +1,41 @@
 """Measures how fast the program is, always against something, in turns and in one run: machines are noisy, ratios less so.
 
-    python benchmarks/speed.py --torch /path/to/python      # everything, about 25 minutes on two cores
-    python benchmarks/speed.py step sampling                # some of it
-    python benchmarks/speed.py --profile                    # where the time of a default step goes
-    python benchmarks/speed.py --torch … --readme           # also puts the table into README.md and README_cn.md
+    python -m benchmarks.speed --torch /path/to/python      # everything, about 25 minutes on two cores
+    python -m benchmarks.speed step sampling                # some of it
+    python -m benchmarks.speed --profile                    # where the time of a default step goes
+    python -m benchmarks.speed --torch … --readme           # also puts the table into README.md and README_cn.md
 
 --torch names a Python that can import torch 2.13.0 (python -m venv torch && torch/bin/pip install torch==2.13.0); without
 it the comparison with PyTorch is left out. Leave the machine, a Linux one, alone meanwhile. It needs 3 GB of disk for a while.
 """
+from support.cli import Parser, UserError, number, run_command
+
+import json
+import os
+import re
+import statistics
+import subprocess
 import sys
+import tempfile
+import time
+from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
+import paddle
+import paddle.nn as nn
+import psutil
+from PIL import Image
+
+from benchmarks.profile_step import profile, table
+from benchmarks.worker import PRODUCTS, SIDE, STEPS
+from dataReader import DataReader, normalise
+from network import Discriminator, Generator
+from training import checkpoint
+
 ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))
-import runtime  # noqa: E402, I001
-
-import json  # noqa: E402
-import os  # noqa: E402
-import re  # noqa: E402
-import statistics  # noqa: E402
-import subprocess  # noqa: E402
-import tempfile  # noqa: E402
-import time  # noqa: E402
-from contextlib import suppress  # noqa: E402
-
-import numpy as np  # noqa: E402
-import paddle  # noqa: E402
-import paddle.nn as nn  # noqa: E402
-import psutil  # noqa: E402
-from PIL import Image  # noqa: E402
-
-import checkpoint  # noqa: E402
-from dataReader import DataReader, normalise  # noqa: E402
-from network import Discriminator, Generator  # noqa: E402
-from profile_step import profile, table  # noqa: E402
-from worker import PRODUCTS, SIDE, STEPS  # noqa: E402
-
 HEADS = {"README.md": "| | this program | compared with | ratio |", "README_cn.md": "| | 本程序 | 对照 | 比值 |"}
-# as the user's shell has it: importing Paddle and runtime.py, above, sets some
+# as the user's shell has it: importing Paddle, above, sets OMP_NUM_THREADS
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith(("MKL_", "OMP_"))}
 BEFORE = "7f05986"  # the commit before the fast layers
 BATCH = 128  # of what is not about the step
@@ -54,12 +52,12 @@ class Worker:
     """A worker.py process; `seconds()` lets it work once."""
 
     def __init__(self, kind, *arguments, python=sys.executable):
-        self.process = subprocess.Popen([python, ROOT / "benchmarks" / "worker.py", kind, *map(str, arguments)], text=True,
-                                        env=ENVIRONMENT, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        self.process = subprocess.Popen([python, "-m", "benchmarks.worker", kind, *map(str, arguments)], text=True,
+                                        cwd=ROOT, env=ENVIRONMENT, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                         stderr=subprocess.DEVNULL)
         while (line := self.process.stdout.readline()) != "ready\n":
             if not line:
-                raise runtime.UserError(f"the worker {kind!r} did not start; try: {python} benchmarks/worker.py {kind}", status=1)
+                raise UserError(f"the worker {kind!r} did not start; try: {python} -m benchmarks.worker {kind}", status=1)
 
     def seconds(self):
         time.sleep(0.5)  # until the threads of the worker before, which wait for more work in a loop, sleep
@@ -161,7 +159,8 @@ def measure_step(options, place):
             possible = [PRODUCTS * 2 * SIDE ** 3 / seconds / 1e9 for seconds in results["matmul", precision]]
             add(f"its arithmetic, {batch} faces, {precision}, against a large matrix product",
                 f"其运算速度，{batch} 张脸，{precision}，对照大矩阵乘法",
-                *(f"{statistics.median(some):.0f} GFLOP/s" for some in (reached, possible)), f"{median_ratio(reached, possible):.2f}")
+                *(f"{statistics.median(some):.0f} GFLOP/s" for some in (reached, possible)),
+                f"{median_ratio(reached, possible):.2f}")
     measure_before(options, place)
 
 
@@ -206,14 +205,14 @@ def make_photos(folder, count):
     folder.mkdir()
     rng = np.random.default_rng(0)
     kinds = []
-    for number in range(100):
+    for i in range(100):
         coarse = Image.fromarray(rng.integers(0, 256, (22, 18, 3), np.uint8)).resize((178, 218), Image.BICUBIC)
         grain = rng.normal(0, 6, (218, 178, 3))
         picture = Image.fromarray((np.asarray(coarse) + grain).clip(0, 255).astype(np.uint8))
-        picture.save(folder / f"{number:06d}.jpg", quality=95)
-        kinds.append((folder / f"{number:06d}.jpg").read_bytes())
-    for number in range(100, count):
-        (folder / f"{number:06d}.jpg").write_bytes(kinds[number % 100])
+        picture.save(folder / f"{i:06d}.jpg", quality=95)
+        kinds.append((folder / f"{i:06d}.jpg").read_bytes())
+    for i in range(100, count):
+        (folder / f"{i:06d}.jpg").write_bytes(kinds[i % 100])
 
 
 def naive_faces(paths):
@@ -229,9 +228,9 @@ def measure_overhead(options, place):
     """A whole train.py run against its bare steps."""
     make_faces(place / "overhead", 2000)
     started, loops, whole = [], [], []
-    for number in range(options.runs):
-        seconds, _, text = command("benchmarks/train_timed.py", "--device", "cpu", "--data", place / "overhead",
-                                   "--out", place / f"run{number}", "--preset", "classic", "--steps", options.steps)
+    for i in range(options.runs):
+        seconds, _, text = command("-m", "benchmarks.train_timed", "--device", "cpu", "--data", place / "overhead",
+                                   "--out", place / f"run{i}", "--preset", "classic", "--steps", options.steps)
         first, steps = map(float, re.search(r"spent (\S+) (\S+)", text).groups())
         started.append(first)
         loops.append((seconds - first) / steps)
@@ -352,14 +351,13 @@ def write_tables():
         before, marker, rest = text.partition("<!-- speed -->\n")
         _, end, after = rest.partition("<!-- /speed -->")
         if not end:
-            raise runtime.UserError(f"{name}: no lines <!-- speed --> and <!-- /speed --> to put the table between", status=1)
+            raise UserError(f"{name}: no lines <!-- speed --> and <!-- /speed --> to put the table between", status=1)
         (ROOT / name).write_text(before + marker + table + "\n" + end + after, encoding="utf-8")
 
 
 def main():
     """The command: reads its options and measures."""
-    number = runtime.number
-    parser = runtime.Parser(__doc__)
+    parser = Parser(__doc__)
     parser.add_argument("sections", nargs="*", metavar="SECTION", help=f"of {', '.join(MEASURES)} (default: all)")
     parser.add_argument("--torch", metavar="PYTHON", help="a Python that can import torch 2.13.0")
     parser.add_argument("--rounds", type=number(int, 1), default=5, help="measurements of what takes seconds (default: 5)")
@@ -370,11 +368,11 @@ def main():
     options = parser.parse_args()
     unknown = set(options.sections) - set(MEASURES)
     if unknown:
-        raise runtime.UserError(f"no section is called {', '.join(sorted(unknown))}; there are {', '.join(MEASURES)}")
+        raise UserError(f"no section is called {', '.join(sorted(unknown))}; there are {', '.join(MEASURES)}")
     if subprocess.run(["git", "-C", ROOT, "cat-file", "-e", BEFORE + "^{commit}"], capture_output=True).returncode:
-        raise runtime.UserError(f"this copy lacks the commit {BEFORE}, with which a step is compared; clone the whole repository")
+        raise UserError(f"this copy lacks the commit {BEFORE}, with which a step is compared; clone the whole repository")
     if options.readme and (options.sections or not options.torch):
-        raise runtime.UserError("--readme writes the whole table: give --torch, and no sections")
+        raise UserError("--readme writes the whole table: give --torch, and no sections")
     with tempfile.TemporaryDirectory() as place:
         place = Path(place)
         if options.profile:
@@ -392,4 +390,4 @@ def main():
 
 
 if __name__ == "__main__":
-    runtime.run_command(main)
+    run_command(main)

@@ -1,10 +1,11 @@
 """One side of a comparison, in a process of its own: does its work each time a line comes in, and answers with the seconds.
 
-    python benchmarks/worker.py KIND [ARGUMENTS…]       (speed.py starts these)
+    python -m benchmarks.worker KIND [ARGUMENTS…]       (speed.py starts these)
 
 The kinds of work, on pictures of 64 px:
     step BATCH PRECISION          train.py's steps, of the plain recipe (no augmentation, transposed convolutions)
-    torch BATCH LAYOUT PRECISION  the same step in plain PyTorch, nchw or channels_last; D frozen and G's graph spared, as in train.py
+    torch BATCH LAYOUT PRECISION  the same step in plain PyTorch, nchw or channels_last; D frozen and G's graph spared, as in
+                                  train.py
     matmul PRECISION              ten products of two 2048×2048 matrices, by oneDNN
     forward WEIGHTS               the generator alone, on ten batches of 100
     files                         writing a thousand faces as .png files on all cores
@@ -14,7 +15,6 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
 SIDE, PRODUCTS = 2048, 10
 STEPS = {16: 8, 128: 1}  # by batch: how many steps are one work
 OPTIONS = SimpleNamespace(seed=0, d_steps=1, g_steps=2, z_dim=100, channels=64, lr_d=2e-4, lr_g=2e-4, beta1=0.5,
@@ -33,11 +33,12 @@ def repeated(count, work):
 
 def step(batch, precision):
     """train.py's own train_step, on a CPU set up as train.py sets it up."""
-    import runtime  # noqa: I001
     import paddle
-    import train
 
-    runtime.choose_device("cpu")
+    import train
+    from support.device import choose_device
+
+    choose_device("cpu")
     players = train.build_players(64, OPTIONS, precision)
     reals = paddle.rand([int(batch), 3, 64, 64]) * 2 - 1
     steps = iter(range(1_000_000))
@@ -93,10 +94,10 @@ def torch(batch, layout, precision):
 
 def matmul(precision):
     """A large product, as fast as the library does it."""
-    import runtime  # noqa: I001
+    from support.device import choose_device
     from training.onednn import BFLOAT16, FLOAT32, SOURCE, TARGET, WEIGHTS, Array, Layout, product
 
-    runtime.choose_device("cpu")
+    choose_device("cpu")
     layout = Layout((SIDE, SIDE), {"float32": FLOAT32, "bfloat16": BFLOAT16}[precision])
     multiply, arrays = product(layout, layout, layout), {part: Array(layout) for part in (SOURCE, WEIGHTS, TARGET)}
     for array in arrays.values():
@@ -106,12 +107,13 @@ def matmul(precision):
 
 def forward(weights):
     """The generator's forward pass on a thousand z, and nothing else."""
-    import runtime  # noqa: I001
     import paddle
-    from checkpoint import load_generator
-    from randomness import face_inputs
 
-    runtime.choose_device("cpu")
+    from support.device import choose_device
+    from training.checkpoint import load_generator
+    from training.randomness import face_inputs
+
+    choose_device("cpu")
     generator, _ = load_generator(weights)
     z = paddle.to_tensor(face_inputs(generator.plan, range(100)))
 
@@ -125,20 +127,21 @@ def forward(weights):
 
 def files(weights):
     """Writing a thousand faces, and nothing else."""
-    import runtime  # noqa: I001
     from concurrent.futures import ThreadPoolExecutor
     from tempfile import TemporaryDirectory
 
-    import figures
-    from checkpoint import load_generator
     from network import draw_faces
-    from randomness import face_inputs
+    from support import figures
+    from support.device import choose_device, usable_cpus
+    from training.checkpoint import load_generator
+    from training.randomness import face_inputs
 
+    choose_device("cpu")
     generator, _ = load_generator(weights)
     faces = draw_faces(generator, face_inputs(generator.plan, range(100)))
 
     def write():
-        with TemporaryDirectory() as folder, ThreadPoolExecutor(runtime.usable_cpus()) as threads:
+        with TemporaryDirectory() as folder, ThreadPoolExecutor(usable_cpus()) as threads:
             for start in range(0, 1000, 100):
                 paths = [Path(folder) / f"{start + number}.png" for number in range(100)]
                 list(threads.map(figures.save_picture, paths, faces))

@@ -1,11 +1,13 @@
 """Trains each network of zoo.py on the same faces for the same number of images seen, and scores it.
 
-    python benchmarks/zoo.py --input img_align_celeba.zip --images 16000 --channels 32
+    python -m benchmarks.zoo --input img_align_celeba.zip --images 16000 --channels 32
 
 Each by the commands that a user would type: pretreat.py at the network's own size, with the same crop for all, train.py --arch,
 evaluate.py; fakeface128, four times as wide as the others and for larger pictures, at half of --channels. Stopped, the same
 command goes on. Writes a folder for each, and beside them table.md and zoo.png with faces of each.
 """
+from support.cli import Parser, UserError, number, run_command
+
 import json
 import os
 import subprocess
@@ -13,19 +15,17 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
+from PIL import Image
+
+import zoo
+from network import draw_faces
+from support import figures
+from support.device import choose_device, usable_cpus
+from training.checkpoint import load_generator
+from training.randomness import face_inputs
+
 ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))
-import runtime  # noqa: E402, I001
-
-import numpy as np  # noqa: E402
-from PIL import Image  # noqa: E402
-
-import figures  # noqa: E402
-import zoo  # noqa: E402
-from checkpoint import load_generator  # noqa: E402
-from network import draw_faces  # noqa: E402
-from randomness import face_inputs  # noqa: E402
-
 SIZES = {"dcgan": 64, **{name: arch.sizes[0] for name, arch in zoo.ZOO.items()}}
 BATCH, SHOWN = 16, 64  # faces a step, as by default; px at which faces are shown side by side
 
@@ -37,12 +37,12 @@ def width_of(name, options):
 
 def call(script, *arguments, log, workers=1):
     """Runs a script of the project; raises UserError where it fails."""
-    threads = {"MKL_NUM_THREADS": str(max(1, runtime.usable_cpus() // workers))}
+    threads = {"MKL_NUM_THREADS": str(max(1, usable_cpus() // workers))}
     with open(log, "a") as file:
         status = subprocess.run([sys.executable, script, *map(str, arguments)], check=False, cwd=ROOT, stdout=file, stderr=file,
                                 env=os.environ | threads).returncode
     if status:
-        raise runtime.UserError(f"{script} failed, see the end of {log}", status=1)
+        raise UserError(f"{script} failed, see the end of {log}", status=1)
 
 
 def train_and_score(name, options):
@@ -51,7 +51,8 @@ def train_and_score(name, options):
     folder.mkdir(parents=True, exist_ok=True)
     log = options.out / f"{name}.log"
     call("train.py", "--arch", name, "--device", options.device, "--data", data, "--out", folder,
-         "--channels", width_of(name, options), "--batch", BATCH, "--steps", options.images // BATCH, log=log, workers=options.workers)
+         "--channels", width_of(name, options), "--batch", BATCH, "--steps", options.images // BATCH, log=log,
+         workers=options.workers)
     weights, scores = folder / "generator.safetensors", folder / "scores.json"
     if not scores.exists() or scores.stat().st_mtime < weights.stat().st_mtime:
         call("evaluate.py", "--device", options.device, "--fake", weights, "--real", data, "--n", options.n,
@@ -78,15 +79,15 @@ def shown(folder):
 
 def main():
     """The command: packs, trains and scores, `--workers` networks at a time, and writes the table and the picture."""
-    parser = runtime.Parser(__doc__)
+    parser = Parser(__doc__)
     add = parser.add_argument
     add("--input", type=Path, required=True, metavar="PATH", help="CelebA's pictures")
     add("--out", type=Path, default=Path("Output-zoo"), metavar="DIR", help="(default: Output-zoo)")
-    add("--images", type=runtime.number(int, 1000), default=16_000, help="images seen by each (default: 16000)")
-    add("--channels", type=runtime.number(int, 1), default=32, help="width of the networks, 64 as published (default: 32)")
-    add("--n", type=runtime.number(int, 20), default=2000, help="faces to be scored (default: 2000)")
+    add("--images", type=number(int, 1000), default=16_000, help="images seen by each (default: 16000)")
+    add("--channels", type=number(int, 1), default=32, help="width of the networks, 64 as published (default: 32)")
+    add("--n", type=number(int, 20), default=2000, help="faces to be scored (default: 2000)")
     add("--names", nargs="+", choices=zoo.NAMES, default=list(zoo.NAMES), metavar="NAME", help="which (default: all)")
-    add("--workers", type=runtime.number(int, 1), default=1, help="networks at a time (default: 1)")
+    add("--workers", type=number(int, 1), default=1, help="networks at a time (default: 1)")
     add("--device", choices=("auto", "cpu", "gpu"), default="auto", help="(default: auto)")
     options = parser.parse_args()
     options.out = options.out.resolve()
@@ -97,6 +98,7 @@ def main():
                  options.out / f"imgs{size}", log=options.out / "pretreat.log")
     with ThreadPoolExecutor(options.workers) as threads:
         folders = dict(zip(options.names, threads.map(train_and_score, options.names, [options] * len(options.names))))
+    choose_device(options.device)
     table = "\n".join(["| `--arch` | px | G, millions | SWD | real faces | MS-SSIM | real faces | two-sample | nearest |",
                        "| --- |" + " --- |" * 8, *(row(name, folder) for name, folder in folders.items())]) + "\n"
     (options.out / "table.md").write_text(table)
@@ -105,4 +107,4 @@ def main():
 
 
 if __name__ == "__main__":
-    runtime.run_command(main)
+    run_command(main)

@@ -1,14 +1,16 @@
 """Where photos come from: finding the pictures in folders and .zip files, and reading their bytes, whoever made them."""
+from support.cli import UserError
+
 import os
 import stat
 import zipfile
+from collections.abc import Callable
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path, PurePosixPath
-from typing import Callable, NamedTuple
+from typing import NamedTuple
 
-from files import read_file
-from runtime import UserError
+from support.files import read_file
 
 PICTURES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".jp2", ".avif",
             ".heic", ".heif")
@@ -22,7 +24,8 @@ MAX_UNPACKED = 100  # times the size of a .zip file, or 1 GiB: photos hardly shr
 
 
 def find(name, fits):
-    """The first path of this name for which `fits(path)` holds, here or among AI Studio's mounted data sets; None where there is none.
+    """The first path of this name for which `fits(path)` holds, here or among AI Studio's mounted data sets; None where there is
+    none.
 
     They lie in ~/data/data<number>/, ~/data/datasets/<number>/<name>/ or deeper, or below JOBS; what is nearer comes first.
     """
@@ -42,7 +45,8 @@ def find(name, fits):
 
 
 def find_input():
-    """Where CelebA's pictures are: a list of one path, or an empty one. An archive is read faster than a folder of as many files."""
+    """Where CelebA's pictures are: a list of one path, or an empty one.
+    An archive is read faster than a folder of as many files."""
     found = find(CELEBA + ".zip", Path.is_file) or find(CELEBA, holds_pictures)
     return [found] if found else []
 
@@ -88,8 +92,8 @@ def pictures_in_folder(folder, flag):
     pictures = []
     for place, folders, names in os.walk(folder):
         if {"faces.npy", "manifest.json"} <= set(names):
-            raise UserError(f"{flag} {folder}: {place} holds faces that pretreat.py has packed, not photos; name the folder of the "
-                            "photos alone")
+            raise UserError(f"{flag} {folder}: {place} holds faces that pretreat.py has packed, not photos; name the folder "
+                            "of the photos alone")
         folders.sort()
         inside = Path(place).relative_to(folder).as_posix()
         for file_name in sorted(names):
@@ -110,8 +114,8 @@ def pictures_in_zip(path, flag):
     if sum(entry.compress_size for entry in entries) > size:
         raise UserError(f"{flag} {path}: its files overlap, as no program packs them; fetch or pack it again")
     if sum(entry.file_size for entry in entries) > max(2**30, MAX_UNPACKED * size):
-        raise UserError(f"{flag} {path}: would be more than {MAX_UNPACKED} times as large unpacked, as photos never are; fetch or "
-                        "pack it again")
+        raise UserError(f"{flag} {path}: would be more than {MAX_UNPACKED} times as large unpacked, as photos never are; "
+                        "fetch or pack it again")
     return [Picture(name, lambda entry=entry: read_entry(archive, entry))
             for entry in entries if is_wanted(name := entry_name(entry))]
 

@@ -1,25 +1,22 @@
 """Makes the generator that comes with the program from one that was trained: half the size, with its scores.
 
-    python pretrained/pack.py Output/best.safetensors Output/evaluation/scores.json
+    python -m pretrained.pack Output/best.safetensors Output/evaluation/scores.json
 
 The weights become float16, which no score and no eye notices; the scores are those that evaluate.py wrote for them.
 """
+from support.cli import Parser, UserError, run_command
+
 import json
-import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
-import runtime  # noqa: E402, I001
+import numpy as np
 
-import numpy as np  # noqa: E402
-
-from checkpoint import SHIPPED, load_generator, read_metadata, write_tensors  # noqa: E402
-from runtime import UserError  # noqa: E402
+from training.checkpoint import SHIPPED, load_generator, read_metadata, write_tensors
 
 
 def main():
     """The command."""
-    parser = runtime.Parser(__doc__)
+    parser = Parser(__doc__)
     parser.add_argument("weights", help="what train.py saved")
     parser.add_argument("scores", type=Path, help="what evaluate.py wrote about it")
     options = parser.parse_args()
@@ -34,4 +31,4 @@ def main():
 
 
 if __name__ == "__main__":
-    runtime.run_command(main)
+    run_command(main)

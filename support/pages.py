@@ -4,9 +4,9 @@ import math
 import numpy as np
 from PIL import Image
 
-import figures
 from network import draw_faces
-from randomness import between
+from support import figures
+from training.randomness import between
 
 MAX_FACES = 36  # at a time
 MAX_SEED = 2 ** 31 - 1

@@ -2,13 +2,13 @@
 
 A schema is a `msgspec.Struct` whose fields are made of the types below; a field that it does not have is passed over.
 """
+from support.cli import UserError
+
 import json
 from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
-
-from runtime import UserError
 
 MAX_MANIFEST = 2**30  # bytes of a data set's manifest.json, which names each picture
 

@@ -1,4 +1,6 @@
 """Serving the page of app.py: to whoever is in the network, however slow, in the language of the browser."""
+from support.cli import UserError
+
 import socket
 
 import gradio as gr
@@ -6,7 +8,6 @@ import uvicorn
 from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from runtime import UserError
 from support.pages import CSS
 
 PATIENCE = 8  # seconds between two looks at whether a connection has asked for something

@@ -1,5 +1,3 @@
-import runtime  # noqa: I001  (first: it prepares the CPU before Paddle is imported)
-
 import http.server
 import sys
 import threading
@@ -9,9 +7,14 @@ from types import SimpleNamespace
 import paddle
 import pytest
 
+import hostile_server
 import pretreat
-from photos import Crop
+import torch_format
+from intake.photos import Crop
+from support import cli, device
+from training.players import build_players
 
+device.tune_cpu()
 paddle.set_device("cpu")  # also where there is a GPU: what is tested is the same everywhere, but for test_gpu.py
 
 
@@ -34,7 +37,7 @@ def command(monkeypatch, capsys):
         monkeypatch.setattr(sys, "argv", [script.__name__ + ".py", *map(str, arguments)])
         status = 0
         try:
-            runtime.run_command(script.main)
+            cli.run_command(script.main)
         except SystemExit as end:
             status = end.code or 0
         captured = capsys.readouterr()
@@ -61,6 +64,33 @@ def faces_at(tmp_path_factory):
 def faces16(faces_at):
     """The built-in faces, packed at 16 px: a data set on which a training step takes milliseconds."""
     return faces_at(16)
+
+
+@pytest.fixture
+def players_and_options():
+    """players_and_options(d_steps=3) builds the players of a tiny run on faces of 16 px,
+    and has the options that it builds them by."""
+    def build(**changes):
+        options = SimpleNamespace(**{"seed": 0, "d_steps": 1, "g_steps": 2, "z_dim": 8, "channels": 4, "lr_d": 2e-4, "lr_g": 2e-4,
+                                     "beta1": 0.5, "beta2": 0.999, "arch": "dcgan", "noise": "normal", "labels": {},
+                                     "up": "deconv", "spectral_norm": False, "loss": "bce", "label_smoothing": 0, "r1": 0,
+                                     "augment": "off", "augment_p": 0.5, **changes})
+        return build_players(16, options), options
+
+    return build
+
+
+@pytest.fixture
+def web(monkeypatch):
+    """A server that misbehaves (see hostile_server.py)."""
+    with hostile_server.listening(monkeypatch) as server:
+        yield server
+
+
+@pytest.fixture
+def save(monkeypatch):
+    """save(content, zipped) → the bytes that torch.save makes of it, in either format."""
+    return torch_format.saver(monkeypatch)
 
 
 @pytest.fixture

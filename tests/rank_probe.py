@@ -2,18 +2,17 @@
 
 Without batch normalisation, the one thing that sees more than its own picture, two ranks must equal one process.
 """
+from support.cli import run_command
+
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
-import runtime  # noqa: E402, I001
+import numpy as np
+import paddle
 
-import numpy as np  # noqa: E402
-import paddle  # noqa: E402
-
-import network  # noqa: E402
-import ranks  # noqa: E402
-import train  # noqa: E402
+import network
+import train
+from training import ranks
 
 folder = Path(sys.argv.pop(1))
 if "--without-bn" in sys.argv:
@@ -34,6 +33,6 @@ def build_and_keep(*arguments):
 train.build_players = build_and_keep
 train.FEWEST_HELD_OUT = 1
 try:
-    runtime.run_command(train.main)
+    run_command(train.main)
 finally:
     np.savez(folder / f"rank{ranks.RANK}.npz", **{name: tensor.numpy() for name, tensor in ended_with.items()})

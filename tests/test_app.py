@@ -19,14 +19,14 @@ import pytest
 from PIL import Image
 
 gr = pytest.importorskip("gradio", reason="requirements-app.txt is not installed")
-import httpx  # noqa: E402
+import httpx
 
-import app  # noqa: E402
-import checkpoint  # noqa: E402
-from network import draw_faces  # noqa: E402
-from randomness import between, face_inputs  # noqa: E402
-from support import pages, serving  # noqa: E402
-from zoo import Plan, build_generator  # noqa: E402
+import app
+from network import draw_faces
+from support import pages, serving
+from training import checkpoint
+from training.randomness import between, face_inputs
+from zoo import Plan, build_generator
 
 PLAN = Plan(size=16, z_dim=8, channels=4, labels={"Smiling": [1, -1]})
 
@@ -176,7 +176,10 @@ def test_a_signal_ends_it_and_leaves_nothing(runs, host, number):
         "data": [None, "Output/best", 0, 1, 0, None, 0.6, "Output/best", 0, 1, 1.0], "fn_index": faces, "session_hash": "me"})
     with httpx.stream("GET", url + "gradio_api/heartbeat/me", timeout=60) as beats:
         next(beats.iter_raw())
-        left = lambda: [str(path) for path in (runs / "tmp").rglob("*") if path.is_file() or "faces-" in path.name]  # noqa: E731
+
+        def left():
+            return [str(path) for path in (runs / "tmp").rglob("*") if path.is_file() or "faces-" in path.name]
+
         assert left()
         program.send_signal(number)
         assert program.communicate(timeout=60)[0] == ""
@@ -293,7 +296,8 @@ def test_behind_a_proxy_faces_come_through_it(proxied):
 
 
 def test_a_root_path_that_is_none_is_one_sentence(command):
-    for odd in ("", "/", "proxy/7860", "//elsewhere/7860", "/a b", "/\"><script>", "ftp://host/7860", "/\n", "/" + "a/" * 9999 + "?"):
+    for odd in ("", "/", "proxy/7860", "//elsewhere/7860", "/a b", "/\"><script>", "ftp://host/7860", "/\n",
+                "/" + "a/" * 9999 + "?"):
         result = command(app, "--root-path", odd)
         assert result.status == 2 and result.err.count("\n") == 1 and "--root-path" in result.err and len(result.err) < 400
 

@@ -1,4 +1,6 @@
 """Files from strangers, and damaged ones: each is one sentence, takes no memory, and changes nothing."""
+from support.cli import UserError
+
 import json
 import os
 import resource
@@ -11,26 +13,29 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file
 
-import checkpoint
 import generator
 import network
 import train
-from players import build_players, networks_and_adams
 from recipe import OLDER
-from runtime import UserError
+from training import checkpoint
+from training.players import build_players, networks_and_adams
 
 FACTS = {"arch": "dcgan", "size": 16, "z_dim": 8, "channels": 4, "up": "deconv", "noise": "normal", "labels": {}, "where": "",
-         "pictures": "aa", "step": 1500, "images_seen": 96000, "data": "9 faces from a.zip", "seed": 0, "scores": {"swd": 9.5, "n": 50}}
+         "pictures": "aa", "step": 1500, "images_seen": 96000, "data": "9 faces from a.zip", "seed": 0,
+         "scores": {"swd": 9.5, "n": 50}}
 OPTIONS = {**OLDER, "seed": 0, "z_dim": 8, "channels": 4, "lr_d": 2e-4, "lr_g": 2e-4, "beta1": 0.5, "beta2": 0.999, "labels": {}}
 ODD = {  # what is no number of anything, as JSON
-    "text": "one", "negative": "-1", "huge": "1" + "0" * 30, "too large": "5000000", "fraction": "1.5", "null": "null", "empty": "",
-    "list": "[1]", "object": "{}", "true": "true", "NaN": "NaN", "infinite": "1e999", "script": "__import__('os')", "line": "1\n2"}
+    "text": "one", "negative": "-1", "huge": "1" + "0" * 30, "too large": "5000000", "fraction": "1.5", "null": "null",
+    "empty": "", "list": "[1]", "object": "{}", "true": "true", "NaN": "NaN", "infinite": "1e999", "script": "__import__('os')",
+    "line": "1\n2"}
 ODD_LABELS = [
-    "null", "1", "[]", '"Smiling"', '{"Smiling": 1}', '{"Smiling": []}', '{"Smiling": [0]}', '{"Smiling": ["1"]}', '{"Smiling": [1.5]}',
-    '{"Smiling": [[1]]}', '{"Smiling": null}', '{"": [1]}', '{" ": [1]}', '{"a\\nimport os": [1]}', '{"a\\r": [1]}', '{"a\\u001b[2J": [1]}',
-    '{"a\\u202eb": [1]}', '{"a#b": [1]}', '{"a\\"b": [1]}', '{"a{b}": [1]}', '{"$x^$": [1]}', '{"' + "a" * 50 + '": [1]}', '{"a/b": [1]}',
-    '{"A": [1], "B": [1, -1]}', '{"A": [1]', '{"A": ' + "[" * 5000 + "]" * 5000 + "}", '{"A": [' + "1," * 2000 + "1]}", "\\", "\x00"]
-ODD_SCORES = ["null", "[]", '{"swd": "best"}', '{"swd": null}', '{"swd": NaN}', '{"swd": 1e999}', '{"swd": [1]}', "1", '{"swd": true}']
+    "null", "1", "[]", '"Smiling"', '{"Smiling": 1}', '{"Smiling": []}', '{"Smiling": [0]}', '{"Smiling": ["1"]}',
+    '{"Smiling": [1.5]}', '{"Smiling": [[1]]}', '{"Smiling": null}', '{"": [1]}', '{" ": [1]}', '{"a\\nimport os": [1]}',
+    '{"a\\r": [1]}', '{"a\\u001b[2J": [1]}', '{"a\\u202eb": [1]}', '{"a#b": [1]}', '{"a\\"b": [1]}', '{"a{b}": [1]}',
+    '{"$x^$": [1]}', '{"' + "a" * 50 + '": [1]}', '{"a/b": [1]}', '{"A": [1], "B": [1, -1]}', '{"A": [1]',
+    '{"A": ' + "[" * 5000 + "]" * 5000 + "}", '{"A": [' + "1," * 2000 + "1]}", "\\", "\x00"]
+ODD_SCORES = ["null", "[]", '{"swd": "best"}', '{"swd": null}', '{"swd": NaN}', '{"swd": 1e999}', '{"swd": [1]}', "1",
+              '{"swd": true}']
 
 
 def strange_metadata():
@@ -51,8 +56,9 @@ def strange_metadata():
         yield f"scores {value!r}", {**good, "scores": value}
     for arch, size in (("dcgan", 48), ("dcgan28", 64), ("fakeface128", 64), ("upsample48", 16)):
         yield f"{arch} {size}", {**good, "arch": arch, "size": str(size), "up": "deconv" if arch == "dcgan" else ""}
-    for changes in ({"channels": "4096"}, {"size": "256", "channels": "4096", "z_dim": "10000"}, {"z_dim": "10000"}, {"up": "resize"},
-                    {"up": ""}, {"arch": "tanh-upsample64", "size": "64", "channels": "4096", "up": ""}, {"data": "a" * 5000}):
+    for changes in ({"channels": "4096"}, {"size": "256", "channels": "4096", "z_dim": "10000"}, {"z_dim": "10000"},
+                    {"up": "resize"}, {"up": ""}, {"arch": "tanh-upsample64", "size": "64", "channels": "4096", "up": ""},
+                    {"data": "a" * 5000}):
         yield f"{changes}"[:40], {**good, **changes}
     yield "nothing", {}
 
@@ -75,7 +81,8 @@ def write(path, arrays, metadata, kind=None):
     """As safetensors.numpy.save_file does, but with any JSON `metadata`, and the first tensor said to be of another `kind`."""
     header, data = {"__metadata__": metadata}, b""
     for name, array in arrays.items():
-        kinds = {"float32": "F32", "float64": "F64", "int8": "I8", "int64": "I64", "uint8": "U8", "bool": "BOOL", "float16": "F16"}
+        kinds = {"float32": "F32", "float64": "F64", "int8": "I8", "int64": "I64", "uint8": "U8", "bool": "BOOL",
+                 "float16": "F16"}
         header[name] = {"dtype": kind or kinds[array.dtype.name], "shape": list(array.shape),
                         "data_offsets": [len(data), len(data) + array.nbytes]}
         data, kind = data + array.tobytes(), None
@@ -115,8 +122,10 @@ def test_strange_generators_are_refused_before_they_take_memory(weights, tmp_pat
     content = weights.read_bytes()
     cases = [(what, lambda metadata=metadata: write(path, good, metadata)) for what, metadata in strange_metadata()]
     cases += [(what, lambda arrays=arrays: write(path, arrays, original)) for what, arrays in strange_tensors(good)]
-    cases += [(kind, lambda kind=kind: write(path, good, original, kind)) for kind in ("BF16", "I32", "U32", "F8_E4M3", "C64", "X")]
-    cases += [(f"metadata {value!r}", lambda value=value: write(path, good, value)) for value in (None, 1, [], {"size": 16}, "text")]
+    cases += [(kind, lambda kind=kind: write(path, good, original, kind))
+              for kind in ("BF16", "I32", "U32", "F8_E4M3", "C64", "X")]
+    cases += [(f"metadata {value!r}", lambda value=value: write(path, good, value))
+              for value in (None, 1, [], {"size": 16}, "text")]
     cases += [(f"cut at {length}", lambda length=length: path.write_bytes(content[:length]))
               for length in (0, 1, 7, 8, 9, 100, len(content) // 2, len(content) - 1)]
     cases += [(f"checksums {value}", lambda value=value: write(path, good, {**original, "checksums": value}))
@@ -214,7 +223,8 @@ def test_a_hundred_strange_runs_are_refused(run, tmp_path):
     path, good, metadata, content = tmp_path / "c.safetensors", load_file(original), metadata_of(original), original.read_bytes()
     cases = [(what, lambda text=text: write(path, good, {**metadata, "run": text})) for what, text in strange_runs()]
     cases.append(("no facts", lambda: write(path, good, {})))
-    for name in ("adam.generator.deconv1.weight.moment1_0", "adam.discriminator.conv1.weight.beta1_pow_acc_0", "average.bn1._mean"):
+    for name in ("adam.generator.deconv1.weight.moment1_0", "adam.discriminator.conv1.weight.beta1_pow_acc_0",
+                 "average.bn1._mean"):
         for what, array in {"longer": np.append(good[name], np.float32(0)), "wider": good[name][None], "NaN": good[name] * np.nan,
                             "F64": good[name].astype(np.float64), "flipped": good[name] + np.float32(1e-7)}.items():
             cases.append((f"{name} {what}", lambda name=name, array=array: write(path, {**good, name: array}, metadata)))
@@ -270,7 +280,8 @@ def test_a_generator_is_found_where_there_are_faces(tmp_path, monkeypatch, capsy
     save("Output", 800)
     assert checkpoint.find_generator() == checkpoint.SHIPPED
     said = capsys.readouterr().out
-    assert "Output has seen 800 images" in said and "--weights Output/best.safetensors" in said and "the pretrained generator" in said
+    assert "Output has seen 800 images" in said and "--weights Output/best.safetensors" in said
+    assert "the pretrained generator" in said
     save("Output-builtin", 50_000, 5)
     assert checkpoint.find_generator() == checkpoint.SHIPPED
     save("Output-2", 16_000, 30, "generator")

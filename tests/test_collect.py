@@ -1,119 +1,18 @@
 """Collecting photos, from a server on loopback that misbehaves in every way."""
 import base64
-import http.server
-import io
 import json
-import shutil
 import signal
-import socket
-import ssl
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, features
+from PIL import Image
 
 import collect
-import web as web_module
-
-
-def photo(number, kind="jpeg", side=160):
-    """A portrait before a white wall, in any size and format: most of it is the same for all numbers."""
-    coarse = np.random.default_rng(number).integers(0, 256, (4, 4, 3)).astype(np.uint8)
-    picture = Image.new("RGB", (side, side), "white")
-    picture.paste(Image.fromarray(coarse).resize((side // 2, side // 2), Image.Resampling.BICUBIC), (side // 4, side // 4))
-    file = io.BytesIO()
-    picture.save(file, kind)
-    return file.getvalue()
-
-
-AVIF = photo(1, "avif") if features.check("avif") else b""
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    """What is asked for decides how it misbehaves."""
-
-    def do_GET(self):
-        self.server.asked.append(self.path)
-        name = self.path.rpartition("/")[2]
-        if name.startswith("to-"):
-            time.sleep(0.3 if name == "to-slow-loop" else 0)
-            self.send_response(302)
-            self.send_header("Location", {"to-private": self.server.other, "to-crafted": self.server.crafted,
-                                          "to-loop": "/to-loop", "to-slow-loop": "/to-slow-loop",
-                                          "to-broken": "http://[x/"}.get(name, "/" + name[3:]))
-            self.end_headers()
-        elif name == "missing":
-            self.send_error(404)
-        elif name == "flaky" and self.server.asked.count(self.path) < 3:
-            self.send_error(429 if self.server.asked.count(self.path) == 1 else 503)
-        elif name == "garbled" and self.server.asked.count(self.path) < 2:
-            self.wfile.write(b"nonsense\r\n\r\n")
-        elif name == "undecided":
-            self.wfile.write(b"HTTP/1.1 200 OK\r\nX: ")
-            self.dribble()
-        else:
-            self.send_response(200)
-            if name == "short":
-                self.send_header("Content-Length", str(len(photo(3))))
-            if name == "endless-chunk":
-                self.send_header("Transfer-Encoding", "chunked")
-            self.end_headers()  # no length: the connection's end is the end
-            try:
-                if name == "endless-chunk":
-                    self.wfile.write(b"-1\r\n")
-                while name.startswith("endless"):
-                    self.wfile.write(bytes(2 ** 16))
-                if name == "slow":
-                    self.dribble()
-                self.wfile.write({"page.jpg": b"<html>Log in</html>",
-                                  "drawing": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n",
-                                  "half": photo(5, "png")[:500], "same": photo(97, "png", 320), "avif": AVIF,
-                                  "short": photo(3)[:9 if self.server.asked.count(self.path) < 2 else None]}.get(name)
-                                 or photo(sum(name.encode())))
-            except OSError:
-                pass
-
-    def dribble(self):
-        """A byte now and then, without end."""
-        try:
-            while True:
-                self.wfile.write(b"x")
-                time.sleep(0.05)
-        except OSError:
-            pass
-
-    def log_message(self, *_):
-        pass
-
-
-@pytest.fixture
-def web(monkeypatch):
-    """web.url is where a Handler listens; web.other, on another port, stands for one's router.
-
-    asked        the paths that it was asked for
-    connections  how many it got
-    """
-    servers = [http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) for _ in range(2)]
-    for server in servers:
-        server.url, server.asked, server.connections = f"http://127.0.0.1:{server.server_port}", [], 0
-        server.verify_request = lambda *_, server=server: vars(server).update(connections=server.connections + 1) or True
-        server.daemon_threads = True
-        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    servers[0].other, servers[0].router = servers[1].url + "/admin", servers[1]
-    # where one parser sees the first host, another sees the second
-    servers[0].crafted = f"http://127.0.0.1:{servers[1].server_port}\\@127.0.0.1:{servers[0].server_port}/admin"
-    monkeypatch.setattr(web_module, "PAUSE", 0)
-    monkeypatch.setattr(collect, "PAUSE", 0)
-    monkeypatch.setattr(web_module, "MOST_SECONDS", 1)
-    yield servers[0]
-    for server in servers:
-        server.shutdown()
-        server.server_close()
+from hostile_server import AVIF, photo
 
 
 @pytest.fixture
@@ -155,17 +54,6 @@ def test_no_name_leads_out_of_the_folder(gather, tmp_path):
     gather("../../evil.jpg", "..%2f..%2fevil.png", "a%00b", "x" * 300)
     assert {path.name for path in tmp_path.iterdir()} == before | {"urls.txt", "photos"}
     assert len(pictures(tmp_path / "photos")) == 4 and all(len(name) == 20 for name in pictures(tmp_path / "photos"))
-
-
-def test_a_pack_of_nothing_is_not_unpacked(web, monkeypatch):
-    """A few bytes that would become gigabytes."""
-    import gzip
-
-    bomb = gzip.compress(bytes(50_000_000))
-    monkeypatch.setattr(web_module, "HEADERS", {})
-    monkeypatch.setattr(Handler, "do_GET", lambda self: (self.send_response(200), self.send_header("Content-Encoding", "gzip"),
-                                                         self.end_headers(), self.wfile.write(bomb)))
-    assert collect.Fetcher(trusted=True).fetch(web.url + "/bomb") == bomb
 
 
 def test_the_same_command_goes_on(gather, web, tmp_path):
@@ -218,12 +106,12 @@ def test_a_log_that_is_damaged_or_hostile_does_no_harm(gather, web, tmp_path):
 def test_ctrl_c_waits_for_nobody_and_keeps_what_came(web, tmp_path):
     """Neither for a server that says a byte now and then, nor for a decoder that never ends."""
     (tmp_path / "urls.txt").write_text("".join(f"{web.url}/{name}\n" for name in ("one", "slow", "undecided", "stuck", "two")))
-    program = ("import collect, runtime, signal, threading\n"
+    program = ("import collect, signal, threading; from support.cli import run_command\n"
                "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # jobs in the background ignore it
                "examine = collect.examine\n"
                f"stuck = {photo(sum(b'stuck'))!r}\n"
                "collect.examine = lambda content: threading.Event().wait() if content == stuck else examine(content)\n"
-               "runtime.run_command(collect.main)\n")
+               "run_command(collect.main)\n")
     process = subprocess.Popen([sys.executable, "-c", program, "--urls", tmp_path / "urls.txt", "--out", tmp_path / "photos"],
                                cwd=Path(collect.__file__).parent, stderr=subprocess.PIPE, text=True)
     try:
@@ -236,74 +124,6 @@ def test_ctrl_c_waits_for_nobody_and_keeps_what_came(web, tmp_path):
         process.kill()
     assert process.returncode == 130 and "interrupted" in errors and "Traceback" not in errors
     assert len(pictures(tmp_path / "photos")) == 2 and "".join(errors.splitlines()[-1:]).isprintable()
-
-
-@pytest.fixture
-def names(monkeypatch):
-    """names["photos.test"] = [[(address, port), …], …]: what looking the name up gives the first time, the second, …"""
-    found, really = {}, socket.getaddrinfo
-
-    def look_up(host, port, *others, **more):
-        if host not in found:
-            return really(host, port, *others, **more)
-        return [(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", place) for place in found[host].pop(0)]
-
-    monkeypatch.setattr(socket, "getaddrinfo", look_up)
-    return found
-
-
-def test_a_private_address_is_not_even_connected_to(web, names):
-    names["photos.test"] = [[("127.0.0.1", web.server_port)]] * 2
-    for host in ("photos.test", "localhost.", "127.0.0.1", "127.1", "2130706433", "0x7f.1", "[::1]", "[::ffff:127.0.0.1]"):
-        with pytest.raises(web_module.Refused, match="private"):
-            collect.Fetcher(trusted=False).fetch(f"http://{host}:{web.server_port}/one")
-    collect.Fetcher(trusted=True).fetch(f"http://photos.test:{web.server_port}/two")  # a user may
-    assert web.asked == ["/two"] and web.connections == 1
-
-
-def test_a_name_is_looked_up_once_and_its_public_addresses_are_tried_in_turn(web, names, monkeypatch):
-    """A second look-up could lead into the private network."""
-    monkeypatch.setattr(web_module, "is_public", lambda address: address == "127.0.0.1")
-    names["photos.test"] = [[("10.0.0.1", 9), ("127.0.0.1", 9), ("127.0.0.1", web.server_port)],
-                            [("127.0.0.1", web.router.server_port)], [("127.0.0.1", web.router.server_port)]]
-    assert collect.Fetcher(trusted=False).fetch("http://photos.test/to-one") == photo(sum(b"one"))
-    assert web.asked == ["/to-one", "/one"] and web.router.connections == 0
-
-
-@pytest.mark.skipif(not shutil.which("openssl"), reason="openssl makes the certificate")
-def test_a_certificate_is_checked_against_the_name(web, names, tmp_path, monkeypatch):
-    subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=x", "-keyout", tmp_path / "key.pem",
-                    "-out", tmp_path / "cert.pem", "-addext", "subjectAltName=DNS:photos.test"], check=True, capture_output=True)
-    asked_for, context = [], ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(tmp_path / "cert.pem", tmp_path / "key.pem")
-    context.sni_callback = lambda _socket, name, _context: asked_for.append(name)
-    web.socket = context.wrap_socket(web.socket, server_side=True)
-    names.update({name: [[("127.0.0.1", web.server_port)]] * 2 for name in ("photos.test", "other.test")})
-    web_module.TLS.load_verify_locations(tmp_path / "cert.pem")
-    fetcher = collect.Fetcher(trusted=True)
-    assert fetcher.fetch("https://photos.test./one") == photo(sum(b"one"))
-    with pytest.raises(ssl.SSLCertVerificationError):
-        fetcher.fetch("https://other.test/one")
-    assert asked_for == ["photos.test", "other.test"] and web.asked == ["/one"]
-    with pytest.raises(web_module.Refused, match="took longer"):
-        fetcher.fetch("https://photos.test/slow")
-
-
-@pytest.mark.parametrize("address, public", [
-    *((address, False) for address in (
-        "127.0.0.1", "10.1.2.3", "169.254.169.254", "100.100.100.200", "168.63.129.16", "192.0.0.192", "192.0.0.9", "192.88.99.1",
-        "224.0.0.1", "0.0.0.0", "::1", "::ffff:10.0.0.1", "64:ff9b::7f00:1", "2002:7f00:1::", "2001::7f00:1", "fd00:ec2::254",
-        "fec0::1", "fe80::1%eth0")),
-    *((address, True) for address in ("8.8.8.8", "168.63.129.17", "2606:4700::1"))])
-def test_which_addresses_are_public(address, public):
-    assert web_module.is_public(address) == public
-
-
-def test_a_server_is_not_asked_too_often_and_waiting_does_not_count(web, monkeypatch):
-    monkeypatch.setattr(web_module, "PAUSE", 1.2)  # more than the second that the fixture leaves for a picture
-    start = time.monotonic()
-    assert collect.Fetcher(trusted=True).fetch(f"{web.url}/to-one") == photo(sum(b"one"))
-    assert time.monotonic() - start >= 1.2
 
 
 def test_a_keyword_is_searched_for(command, tmp_path, monkeypatch):

@@ -3,12 +3,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import checkpoint
 import contrast
-import figures
 from dataReader import DataReader
 from network import draw_faces
-from randomness import between, face_inputs
+from training import checkpoint
+from training.randomness import face_inputs
 from zoo import Plan, build_generator
 
 FACTS = {"arch": "dcgan", "size": 16, "z_dim": 8, "channels": 4, "up": "deconv", "noise": "normal", "labels": {},
@@ -43,23 +42,6 @@ def frames(path):
 
 def faces_of(made, *seeds):
     return draw_faces(made, face_inputs(made.plan, seeds))
-
-
-def test_rows_beside_their_names_are_shown_pixel_for_pixel(tmp_path):
-    faces = np.random.default_rng(0).integers(0, 256, (6, 16, 16, 3), np.uint8)
-    figures.save_rows(tmp_path / "rows.png", {"a": faces[:3], "a long name": faces[3:]})
-    picture = np.asarray(Image.open(tmp_path / "rows.png").convert("RGB")).astype(int)
-    assert picture.shape[0] == 32
-    assert abs(picture[:, -48:] - figures.grid(faces, columns=3)).max() <= 1  # some versions of matplotlib round
-    assert (picture[:16, :-48] < 128).any() and (picture[16:, :-48] < 128).any()  # the names
-
-
-def test_names_are_no_formulas_and_cannot_make_a_figure_endless(tmp_path):
-    faces = np.zeros((2, 16, 16, 3), np.uint8)
-    for name in ("$\\frac{$", "微笑", "long" * 1000):
-        figures.save_rows(tmp_path / "rows.png", {name: faces})
-        figures.save_titled_grids(tmp_path / "grids.png", {name: faces})
-        assert Image.open(tmp_path / "rows.png").width < 1000
 
 
 def test_real_and_generated_side_by_side(show, faces16, tmp_path):
@@ -97,18 +79,6 @@ def test_a_film_that_ffmpeg_cannot_finish_leaves_the_old_one(show, tmp_path):
     assert (tmp_path / "walk.mp4").read_bytes() == film and not list(tmp_path.glob(".writing-*"))
 
 
-@pytest.mark.parametrize("kind", ["normal", "uniform"])
-def test_the_way_between_two_faces(kind):
-    """From one to the other; for normal noise never nearer to 0 than they are."""
-    plan = Plan(z_dim=100, noise=kind, labels={"Smiling": [1, -1]})
-    one, other = face_inputs(plan, [1], {"Smiling": 1})[0], face_inputs(plan, [2], {"Smiling": -1})[0]
-    way = between(plan, one, other, np.arange(10) / 10)
-    assert np.allclose(way[0], one, atol=1e-5) and np.allclose(way[5, -1], 0) and way.dtype == np.float32
-    norms = np.linalg.norm(way[:, :100], axis=1)
-    assert (norms[5] > 0.95 * min(norms[0], norms[-1])) == (kind == "normal")
-    assert np.allclose(between(plan, one, one, [0, 0.5, 1]), one)
-
-
 def test_a_sweep_changes_one_number_at_a_time(show, made, shown):
     assert show("--sweep", "0,7", "--seed", 4).status == 0
     assert list(shown) == ["z[0]", "z[7]"]
@@ -128,7 +98,8 @@ def test_a_run_becomes_a_film(show, tmp_path):
     assert [film[i].mean() for i in (0, 1, 2)] == pytest.approx([0, 100, 200], abs=2)
     (tmp_path / "run" / "samples" / "0001_000009.png").write_bytes(b"damaged")
     result = show("--timelapse", tmp_path / "run", out="run.gif")
-    assert result.status == 2 and "0001_000009.png: not a picture" in result.err and len(frames(tmp_path / "run.gif")) == len(film)
+    assert result.status == 2 and "0001_000009.png: not a picture" in result.err
+    assert len(frames(tmp_path / "run.gif")) == len(film)
     assert "samples" in show("--timelapse", tmp_path / "nowhere", out="run.gif").err
     assert "one picture" in show("--timelapse", tmp_path / "run").err
 

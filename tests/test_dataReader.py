@@ -1,3 +1,5 @@
+from support.cli import UserError
+
 import io
 import itertools
 import json
@@ -9,7 +11,6 @@ import pytest
 
 import dataReader
 from dataReader import DataReader
-from runtime import UserError
 
 
 @pytest.fixture
@@ -106,7 +107,8 @@ def strange_manifests():
     for key, values in {"size": ("64", -1, 0, 10**9, 1.5, None, []), "crop": (None, 1, ["auto"], "a" * 5000),
                         "sources": (None, "a", [None], [1], {"a": 1}), "names": (None, "a" * 20, [1] * 20, ["a"] * 19, {}),
                         "held_out": (None, [-1], [20], [1.5], ["3"], [10**30], 3, [None]), "digest": (1, None, ["a"]),
-                        "attributes": (None, "Smiling", [""], ["a\nimport os"], ["\x1b[2J"], [1], ["a" * 50], ["$x^$"], [["a"]])}.items():
+                        "attributes": (None, "Smiling", [""], ["a\nimport os"], ["\x1b[2J"], [1], ["a" * 50], ["$x^$"],
+                                       [["a"]])}.items():
         for value in values:
             yield json.dumps({**good, key: value}).encode()
         if key not in ("attributes", "digest"):
@@ -123,7 +125,8 @@ def npy(**changes):
 def strange_faces():
     good = npy()
     yield from (b"", good[:50], good[:-1], b"PK\x03\x04", good.replace(b"\x01\x00", b"\x03\x00", 1))
-    for shape in ((20, 4, 4), (20, 4, 5, 3), (20, 4, 4, 1), (2**40, 4, 4, 3), (2**70, 4, 4, 3), (-20, 4, 4, 3), (20, 0, 0, 3), (25, 4, 4, 3)):
+    for shape in ((20, 4, 4), (20, 4, 5, 3), (20, 4, 4, 1), (2**40, 4, 4, 3), (2**70, 4, 4, 3), (-20, 4, 4, 3), (20, 0, 0, 3),
+                  (25, 4, 4, 3)):
         yield npy(shape=shape)
     for kind in ("<f4", "|O", "|b1", "<u2"):
         yield npy(descr=kind)
@@ -133,7 +136,8 @@ def strange_faces():
 
 
 def test_strange_data_sets_get_a_sentence(numbered):
-    cases = [("manifest.json", content) for content in strange_manifests()] + [("faces.npy", content) for content in strange_faces()]
+    cases = [("manifest.json", content) for content in strange_manifests()]
+    cases += [("faces.npy", content) for content in strange_faces()]
     labels = [np.ones((20, 2), np.int8), np.ones((19, 1), np.int8), np.ones((20, 1), np.int64), np.array([["a"]] * 20, object),
               np.full((20, 1), 7, np.int8), np.zeros((20, 1), np.int8), np.asfortranarray(np.ones((20, 1), np.int8)).T]
     cases += [("labels.npy", content) for content in (b"", b"junk", *map(saved, labels))]

@@ -8,8 +8,8 @@ from PIL import Image
 from skimage.data import astronaut
 from skimage.transform import SimilarityTransform, warp
 
-import detection
 import pretreat
+from intake import detection
 
 
 def photo_of_a_face(scale, turn, left, top, size=(500, 400)):

@@ -1,11 +1,12 @@
 """Large downloads, from a server on loopback that also misbehaves."""
+from support.cli import UserError
+
 import hashlib
 
 import pytest
 
-import download
-from download import fetch
-from runtime import UserError
+from intake import download
+from intake.download import fetch
 
 CONTENT = bytes(range(256)) * 1000
 

@@ -4,15 +4,14 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
 from PIL import Image
 
-import checkpoint
 import evaluate
-import figures
 import pretreat
 import train
-from photos import Crop
+from intake.photos import Crop
+from support import figures
+from training import checkpoint
 from zoo import Plan, build_generator
 
 FACTS = {"arch": "dcgan", "size": 16, "z_dim": 8, "channels": 4, "up": "deconv", "noise": "normal", "labels": {},
@@ -123,18 +122,6 @@ def test_copied_pictures_of_any_size_are_found_out(evaluation, halved, tmp_path)
     assert result.out.count("skipped") == evaluate.MAX_NAMED + 1 and "3 more of 36" in result.out
     assert written["n"] == 30
     assert written["scores"]["generated"]["nearest"] < 0.3 < 0.6 < written["scores"]["noise"]["nearest"]
-
-
-@pytest.mark.parametrize("values", [(11.8, 6.5, 64.5, 181), (0.02, -0.0004, 0.4, 0.05), (0, 0.99, 1.01, 0.7), (0, 0, 0, 0)])
-def test_numbers_beside_bars_are_within_the_figure(values):
-    figure = Figure(figsize=(2.3, 4))
-    axes = figure.add_subplot()
-    figures.draw_bars(axes, dict(zip("abcd", values)))
-    figure.canvas.draw()
-    frame, texts = axes.get_window_extent(), [text.get_window_extent() for text in axes.texts]
-    assert [float(text.get_text().split()[0]) for text in axes.texts] == pytest.approx(values)
-    assert all(frame.x0 <= text.x0 and text.x1 <= frame.x1 for text in texts)
-    assert all(above.y0 > below.y1 for above, below in zip(texts, texts[1:]))
 
 
 def test_packed_faces_are_scored(evaluation, halved, tmp_path):

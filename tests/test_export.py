@@ -1,5 +1,5 @@
 """A generator written for other programs."""
-import builtins
+import importlib
 import json
 import os
 import subprocess
@@ -12,11 +12,10 @@ import pytest
 from paddle import inference
 from PIL import Image
 
-import checkpoint
-import export
-import files
 import generator
-from randomness import face_inputs
+from support import export, files
+from training import checkpoint
+from training.randomness import face_inputs
 from zoo import Plan, build_generator
 
 PLANS = [Plan(size=16, z_dim=8, channels=4),
@@ -28,8 +27,8 @@ PLANS = [Plan(size=16, z_dim=8, channels=4),
 def needs_converter():
     """Skips a test where paddle2onnx is missing, or made for another Paddle."""
     try:
-        import onnxruntime  # noqa: F401
-        import paddle2onnx  # noqa: F401
+        importlib.import_module("onnxruntime")
+        importlib.import_module("paddle2onnx")
     except (ImportError, ValueError) as error:
         pytest.skip(f"requirements-export.txt: {error}")
 
@@ -144,14 +143,7 @@ def test_names_of_attributes_are_not_written_into_the_example(tmp_path):
 
 
 def test_packages_that_are_not_installed(tmp_path, command, monkeypatch):
-    genuine = builtins.__import__
-
-    def without(name, *arguments, **others):
-        if name == "onnxruntime":
-            raise ImportError("No module named 'onnxruntime'")
-        return genuine(name, *arguments, **others)
-
     weights = saved(PLANS[0], tmp_path / "weights.safetensors")
-    monkeypatch.setattr(builtins, "__import__", without)
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
     result = command(generator, "--weights", weights, "--export", tmp_path / "model")
     assert result.status == 2 and "requirements-export.txt" in result.err and not (tmp_path / "model").exists()

@@ -1,10 +1,8 @@
+from support.cli import UserError
+
 import hashlib
-import io
 import pickle
-import sys
-import types
 import warnings
-import zipfile
 from collections import OrderedDict
 from pathlib import Path
 
@@ -12,9 +10,8 @@ import numpy as np
 import paddle
 import pytest
 
-import fid
-from runtime import UserError
-from torchfile import read_torch
+from scoring import fid
+from torch_format import Storage, Tensor
 
 
 def sample(count, mean, factor, seed=0):
@@ -107,62 +104,6 @@ def test_inception(inception):
     assert np.abs(fid.features(inception, faces[2:]) - seen[2:]).max() < 1e-4 * np.abs(seen).max()
 
 
-class Storage:
-    """torch's storage, as far as a pickle shows it."""
-
-    def __init__(self, numbers):
-        self.numbers = numbers
-
-
-class Tensor:
-    """torch's tensor, as far as a pickle shows it: a view of a storage from `offset`, in numbers."""
-
-    def __init__(self, storage, offset, shape, strides):
-        self.of = (storage, offset, shape, strides, False, OrderedDict())
-
-    def __reduce__(self):
-        return sys.modules["torch._utils"]._rebuild_tensor_v2, self.of
-
-
-@pytest.fixture
-def save(monkeypatch):
-    """save(content, zipped) → the bytes that torch.save makes of it, in either format."""
-    torch, utils = types.ModuleType("torch"), types.ModuleType("torch._utils")
-    torch._utils, utils._rebuild_tensor_v2 = utils, type("_rebuild_tensor_v2", (), {"__module__": "torch._utils"})
-    for name in ("FloatStorage", "LongStorage"):
-        setattr(torch, name, type(name, (), {"__module__": "torch"}))
-    monkeypatch.setitem(sys.modules, "torch", torch)
-    monkeypatch.setitem(sys.modules, "torch._utils", utils)
-
-    def save(content, zipped):
-        storages, file = [], io.BytesIO()
-
-        class Pickler(pickle.Pickler):
-            def persistent_id(self, thing):
-                if not isinstance(thing, Storage):
-                    return None
-                if thing not in storages:
-                    storages.append(thing)
-                kind = torch.FloatStorage if thing.numbers.dtype == np.float32 else torch.LongStorage
-                return "storage", kind, str(storages.index(thing)), "cuda:0", len(thing.numbers), *([] if zipped else [None])
-
-        if not zipped:
-            for header in (0x1950a86a20f9469cfc6c, 1001, {"little_endian": True}):
-                pickle.dump(header, file, protocol=2)
-        Pickler(file, protocol=2).dump(content)
-        if not zipped:
-            pickle.dump([str(key) for key in range(len(storages))], file, protocol=2)
-            return file.getvalue() + b"".join(
-                len(storage.numbers).to_bytes(8, "little") + storage.numbers.tobytes() for storage in storages)
-        with zipfile.ZipFile(whole := io.BytesIO(), "w") as archive:
-            archive.writestr("weights/data.pkl", file.getvalue())
-            for key, storage in enumerate(storages):
-                archive.writestr(f"weights/data/{key}", storage.numbers.tobytes())
-        return whole.getvalue()
-
-    return save
-
-
 @pytest.fixture
 def trust(monkeypatch, tmp_path):
     """trust(content) → a file whose checksum is the one that is wanted."""
@@ -176,23 +117,6 @@ def trust(monkeypatch, tmp_path):
 
 
 formats = pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
-
-
-@formats
-def test_torchs_files_are_read_without_torch(save, zipped):
-    shared, count = Storage(np.arange(12, dtype=np.float32)), Storage(np.array([7]))
-    content = OrderedDict(whole=Tensor(shared, 0, (3, 4), (4, 1)), turned=Tensor(shared, 4, (4, 2), (1, 4)),
-                          number=Tensor(count, 0, (), ()))
-    content._metadata = OrderedDict(version=1)  # as torch's state dicts have it
-    arrays = read_torch(save(content, zipped))
-    whole = np.arange(12).reshape(3, 4)
-    assert list(arrays) == ["whole", "turned", "number"] and arrays["whole"].dtype == np.float32
-    assert (arrays["whole"] == whole).all() and (arrays["turned"] == whole[1:].T).all() and arrays["number"] == 7
-
-
-def test_a_tensor_stays_within_its_storage(save):
-    with pytest.raises((ValueError, TypeError)):
-        read_torch(save({"a": Tensor(Storage(np.zeros(4, np.float32)), 1, (4,), (1,))}, True))
 
 
 def test_inception_is_loaded_from_torchs_names(inception, save, trust):

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import checkpoint
 import generator
 import network
 import train
-from randomness import face_inputs
+from training import checkpoint
+from training.randomness import face_inputs
 
 FACTS = {"arch": "dcgan", "size": 16, "z_dim": 8, "channels": 4, "up": "deconv", "noise": "normal", "labels": {}, "where": "",
          "pictures": "aa", "step": 1500, "images_seen": 96000, "data": "9 faces from a.zip", "seed": 0, "scores": {}}

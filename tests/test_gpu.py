@@ -14,13 +14,13 @@ import numpy as np
 import paddle
 import pytest
 
-import runtime
 import train
 import zoo
 from augment import POLICIES
-from checkpoint import load_generator
 from network import draw_faces
-from randomness import face_inputs
+from support.device import cpu_without_bfloat16, gpu_trouble
+from training.checkpoint import load_generator
+from training.randomness import face_inputs
 
 DEVICE = os.environ.get("FACES_TEST_DEVICE", "gpu")
 PRECISIONS = {"off": "float32", "bfloat16": "bfloat16", "float16": "float16"}  # --amp → what the run says that it computed in
@@ -30,7 +30,7 @@ SMALL = ("--channels", 8, "--batch", 16, "--z-dim", 16)
 @pytest.fixture(scope="module", autouse=True)
 def device():
     """The device of these tests, and the CPU again for the others."""
-    trouble = runtime.gpu_trouble() if DEVICE == "gpu" else None
+    trouble = gpu_trouble() if DEVICE == "gpu" else None
     if trouble:
         pytest.skip(f"no usable GPU: {trouble}")
     paddle.set_device(DEVICE)
@@ -66,7 +66,7 @@ def need(amp):
     """Skips a test where the device does not compute in the type of --amp."""
     if DEVICE == "gpu" and amp == "bfloat16" and not paddle.amp.is_bfloat16_supported():
         pytest.skip("this GPU does not compute in bfloat16")
-    if DEVICE == "cpu" and (amp == "float16" or amp == "bfloat16" and runtime.cpu_without_bfloat16()):
+    if DEVICE == "cpu" and (amp == "float16" or amp == "bfloat16" and cpu_without_bfloat16()):
         pytest.skip(f"this CPU does not compute in {amp}")
 
 
@@ -127,7 +127,8 @@ def test_faces_are_those_of_a_cpu(training):
 
 @pytest.mark.parametrize("amp", PRECISIONS)
 def test_a_resumed_run_goes_on_as_if_never_interrupted(training, amp):
-    """A GPU sums gradients in no fixed order, so that their last bits differ: weights off by a millionth make losses off by 0.002.
+    """A GPU sums gradients in no fixed order, so that their last bits differ: weights off by a millionth make losses off by
+    0.002.
 
     Without Adam's moments they would be off by 0.1. bfloat16 rounds more; float16's loss scale starts anew, as above.
     """

@@ -12,8 +12,8 @@ import dataReader
 import zoo
 from augment import POLICIES
 from network import LOSSES
-from players import build_players, networks_and_adams, update_average
 from train import train_step
+from training.players import build_players, networks_and_adams, update_average
 
 MOST_KERNELS = 380  # a step of the default recipe; on a GPU each takes longer to start than a small batch takes to compute
 VIEWS = ("reshape", "unsqueeze", "flatten")  # operators that start no kernel, for they move nothing
@@ -21,7 +21,7 @@ VIEWS = ("reshape", "unsqueeze", "flatten")  # operators that start no kernel, f
 
 @pytest.fixture(autouse=True)
 def no_fast_layers(monkeypatch):
-    """Paddle's own layers compute, and runtime.autocast takes paddle.amp."""
+    """Paddle's own layers compute, and support.device.autocast takes paddle.amp."""
     monkeypatch.setattr(paddle, "get_device", lambda: "gpu:0")
 
 
@@ -130,5 +130,6 @@ def test_a_step_starts_few_kernels():
 
     for node in profile.profiler_result.get_data().values():
         visit(node)
-    kernels = [name for name in operators if "GradNodeAccumulation" not in name and not any(view in name.lower() for view in VIEWS)]
+    kernels = [name for name in operators if "GradNodeAccumulation" not in name
+               and not any(view in name.lower() for view in VIEWS)]
     assert 300 < len(kernels) <= MOST_KERNELS, Counter(kernels)

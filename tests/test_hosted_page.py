@@ -13,12 +13,12 @@ import pytest
 from PIL import Image
 
 pytest.importorskip("gradio", reason="requirements-hosting.txt is not installed")
-import gradio_client  # noqa: E402
-import httpx  # noqa: E402
+import gradio_client
+import httpx
 
-import generator  # noqa: E402
-from checkpoint import SHIPPED, load_generator  # noqa: E402
-from support import pages  # noqa: E402
+import generator
+from support import pages
+from training.checkpoint import SHIPPED, load_generator
 
 FILE = Path(__file__).parent.parent / "faces.gradio.py"
 

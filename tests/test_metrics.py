@@ -3,8 +3,8 @@ import paddle
 import pytest
 from scipy.ndimage import gaussian_filter
 
-import metrics
 from dataReader import DataReader
+from scoring import metrics
 from zoo import Plan, build_generator
 
 

@@ -13,10 +13,10 @@ from skimage.data import lfw_subset
 
 nbclient = pytest.importorskip("nbclient", reason="pip install nbclient ipykernel")
 pytest.importorskip("ipykernel")
-import nbformat  # noqa: E402
+import nbformat
 
 ROOT = Path(__file__).parent.parent
-PARTS = ("pretrained", "training", "intake", "support")
+PARTS = ("pretrained", "intake", "training", "scoring", "support")
 
 
 def mount(folder):

@@ -14,12 +14,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import figures
-import files
-import photos
 import pretreat
 import train
-from intake import sources
+from intake import photos, sources
+from support import figures, files
 
 ROOT = Path(pretreat.__file__).parent
 
@@ -36,102 +34,9 @@ def colours(width, height):
     return Image.fromarray(np.stack([across, down, np.full_like(down, 60)], -1).astype(np.uint8))
 
 
-def whole(picture, size, crop):
-    return photos.crop_face(picture, picture.size, 1, size, photos.Crop(crop))
-
-
 def packed(folder):
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     return np.load(folder / "faces.npy"), manifest
-
-
-@pytest.mark.parametrize("size, scaled_height, top", [(64, 78, 10), (128, 157, 20)])
-def test_celeba_crop_is_the_box_below_the_top(size, scaled_height, top):
-    picture = colours(178, 218)
-    expected = picture.resize((size, scaled_height), Image.BILINEAR).crop((0, top, size, top + size))
-    assert np.array_equal(whole(picture, size, "celeba"), np.asarray(expected))
-
-
-def test_center_crop_is_the_largest_centred_square():
-    face = whole(colours(300, 100), 20, "center").astype(int)
-    assert face.shape == (20, 20, 3)
-    assert abs(face[:, 0, 0].mean() - 255 * 102 / 299) < 3 and abs(face[:, -1, 0].mean() - 255 * 197 / 299) < 3
-    assert face[0, :, 1].mean() < 10 and face[-1, :, 1].mean() > 245
-
-
-@pytest.mark.parametrize("size, same_as", [
-    ((178, 218), "celeba"), ((89, 109), "celeba"), ((200, 250), "center"), ((218, 178), "center")])
-def test_auto_crop_goes_by_the_proportions(size, same_as):
-    picture = colours(*size)
-    other = {"celeba": "center", "center": "celeba"}[same_as]
-    assert np.array_equal(whole(picture, 64, "auto"), whole(picture, 64, same_as))
-    if size != (218, 178):  # which is not tall enough for the other one
-        assert not np.array_equal(whole(picture, 64, "auto"), whole(picture, 64, other))
-
-
-def transparent_red():
-    image = Image.new("RGBA", (20, 20), (255, 0, 0, 0))
-    image.paste((255, 0, 0, 255), (0, 0, 10, 20))
-    return image
-
-
-def palette_with_transparency():
-    image = Image.new("P", (20, 20), 0)
-    image.putpalette([255, 0, 0, 0, 0, 255])
-    image.paste(1, (10, 0, 20, 20))
-    return encoded(image, "png", transparency=1)
-
-
-def rotated_by_exif():
-    image = Image.new("RGB", (20, 20), (0, 0, 255))
-    image.paste((255, 0, 0), (0, 10, 20, 20))  # the lower half; orientation 6 turns it to the left
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    return encoded(image, "png", exif=exif)
-
-
-def rotated_jpeg(before=b"", mode="RGB"):
-    """As `rotated_by_exif`, with another segment before the EXIF one."""
-    image = Image.open(io.BytesIO(rotated_by_exif()))
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    data = encoded(image.convert(mode), "jpeg", exif=exif, quality=100, subsampling=0)
-    at = data.index(b"\xff\xe1")
-    return data[:at] + before + data[at:]
-
-
-def two_frames():
-    red, blue = (Image.new("RGB", (20, 20), colour) for colour in ("red", "blue"))
-    return encoded(red, "gif", save_all=True, append_images=[blue])
-
-
-@pytest.mark.parametrize("data, left, right", [
-    (encoded(transparent_red()), (255, 0, 0), (255, 255, 255)),
-    (encoded(transparent_red().convert("LA")), (76, 76, 76), (255, 255, 255)),
-    (palette_with_transparency(), (255, 0, 0), (255, 255, 255)),
-    (encoded(Image.fromarray(np.full((20, 20), 0x8040, np.uint16))), (128, 128, 128), (128, 128, 128)),
-    (encoded(Image.new("L", (20, 20), 90)), (90, 90, 90), (90, 90, 90)),
-    (encoded(Image.new("1", (20, 20), 1)), (255, 255, 255), (255, 255, 255)),
-    (encoded(Image.new("CMYK", (20, 20), (0, 255, 255, 0)), "jpeg", quality=100), (254, 0, 0), (254, 0, 0)),
-    (encoded(Image.new("RGB", (20, 20), "red"), "webp", lossless=True), (255, 0, 0), (255, 0, 0)),
-    (rotated_by_exif(), (255, 0, 0), (0, 0, 255)),
-    (rotated_jpeg(), (254, 0, 0), (0, 0, 254)),
-    (rotated_jpeg(before=b"\xff\xe2\x40\x00" + bytes(0x3ffe)), (254, 0, 0), (0, 0, 254)),
-    (rotated_jpeg(mode="CMYK"), (254, 0, 0), (0, 0, 254)),
-    (two_frames(), (255, 0, 0), (255, 0, 0)),
-], ids=["RGBA", "LA", "palette", "16-bit", "grey", "1-bit", "CMYK", "WebP", "EXIF", "EXIF JPEG", "late EXIF JPEG", "EXIF CMYK", "GIF"])
-def test_every_kind_of_picture_becomes_upright_rgb(data, left, right):
-    face = photos.decode(data, 20, photos.Crop("center")).astype(int)
-    assert abs(face[10, 2] - left).max() <= 3 and abs(face[10, 17] - right).max() <= 3
-
-
-def test_draft_decoding_is_not_visible():
-    rough = Image.fromarray(np.random.default_rng(0).integers(0, 256, (15, 12, 3), dtype=np.uint8))
-    for width, height in ((178, 218), (163, 201), (801, 999)):
-        data = encoded(rough.resize((width, height), Image.BICUBIC), "jpeg", quality=95)
-        full = whole(Image.open(io.BytesIO(data)), 64, "auto").astype(int)
-        difference = photos.decode(data, 64, photos.Crop()).astype(int) - full
-        assert 10 * np.log10(255**2 / (difference**2).mean()) > 40  # dB; above that nobody sees it
 
 
 def hostile_files():
@@ -179,7 +84,7 @@ def test_zip_files_are_read_in_place(tmp_path, command, monkeypatch):
         for name in ("b/2.png", "a/脸.png", "__MACOSX/a/1.png", "a/.1.png", "locked.png"):
             file.writestr(name, encoded(colours(30, 30)) + name.encode())
         file.writestr(zipfile.ZipInfo("gbk.png"), encoded(colours(30, 30)))
-    data = archive.read_bytes().replace("gbk".encode(), "脸x".encode("gbk"))  # as an old Chinese Windows would name it
+    data = archive.read_bytes().replace(b"gbk", "脸x".encode("gbk"))  # as an old Chinese Windows would name it
     for mark, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):  # say of one entry that it is encrypted
         at = [i for i in range(len(data)) if data.startswith(mark, i) and b"locked" in data[i:i + 60]][-1]
         data = data[:at + flags] + bytes([data[at + flags] | 1]) + data[at + flags + 1:]
@@ -283,7 +188,8 @@ def test_a_mounted_data_set_is_packed_again_in_each_session_and_the_run_resumes(
     for steps in (1, 2):
         packing = command(pretreat, "--attributes", "--size", 16, "--out", "imgs-session")
         assert packing.status == 0 and str(mount / "img_align_celeba.zip") in packing.out
-        training = command(train, "--device", "cpu", "--data", "imgs-session", "--out", "Output", "--channels", 2, "--steps", steps)
+        training = command(train, "--device", "cpu", "--data", "imgs-session", "--out", "Output", "--channels", 2,
+                           "--steps", steps)
         assert training.status == 0, training.err
         shutil.rmtree("imgs-session")
     assert "going on from step 1 of 2" in training.out
@@ -414,3 +320,120 @@ def test_a_killed_run_leaves_the_old_data_set_or_the_new_one(tmp_path):
         assert len(faces) == manifest["count"] in (5, 300)
     subprocess.run(small, check=True, capture_output=True)
     assert len(packed(out)[0]) == 5 and sorted(os.listdir(tmp_path)) == ["imgs", "photos"]
+
+
+def picture(number=0, kind="png", **options):
+    return encoded(Image.fromarray(np.random.default_rng(number).integers(0, 256, (20, 20, 3), np.uint8)), kind, **options)
+
+
+def zipped(path, *members, method=zipfile.ZIP_STORED):
+    """A .zip file of (name or ZipInfo, bytes)."""
+    with zipfile.ZipFile(path, "w", method) as archive:
+        for name, data in members:
+            archive.writestr(name, data)
+    return path
+
+
+def test_what_pretreat_packed_is_no_input(tmp_path, command):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.png").write_bytes(picture())
+    arguments = ("--size", 8, "--holdout", 0)
+    assert command(pretreat, "--input", tmp_path / "photos", "--out", tmp_path / "photos" / "imgs", *arguments).status == 0
+    before = (tmp_path / "photos" / "imgs" / "manifest.json").read_bytes()
+    for source, out in (("photos", "photos/imgs"), ("photos/imgs", "photos/imgs"), ("photos", "others")):
+        result = command(pretreat, "--input", tmp_path / source, "--out", tmp_path / out, *arguments)
+        assert result.status == 2 and "faces that pretreat.py has packed" in result.err, result.out
+    assert (tmp_path / "photos" / "imgs" / "manifest.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("content", [
+    {"preview.png": b"mine"}, {"manifest.json": b"{}"}, {"manifest.json": b"mine", "faces.npy": b"mine"},
+    {"labels.npy": b"1"}, {".writing-faces.npy": b"1"}])
+def test_files_of_the_user_that_are_named_like_ours_stay(tmp_path, command, content):
+    (tmp_path / "imgs").mkdir()
+    for name, data in content.items():
+        (tmp_path / "imgs" / name).write_bytes(data)
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.png").write_bytes(picture())
+    result = command(pretreat, "--input", tmp_path / "photos", "--out", tmp_path / "imgs", "--size", 8)
+    assert result.status == 2 and "folder of its own" in result.err
+    assert {path.name: path.read_bytes() for path in (tmp_path / "imgs").iterdir()} == content
+
+
+def test_a_link_in_the_way_is_not_written_through(tmp_path, command):
+    """Somebody else's folder may come with links where ours are to be: to files of the user's."""
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious" / "thesis.txt").write_text("mine")
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.png").write_bytes(picture())
+    for link in ("imgs.partial", "imgs"):
+        (tmp_path / link).symlink_to(tmp_path / "precious")
+        result = command(pretreat, "--input", tmp_path / "photos", "--out", tmp_path / "imgs", "--size", 8)
+        assert result.status == 2 and ("a link" in result.err or "other files" in result.err)
+        (tmp_path / link).unlink()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "imgs").symlink_to(tmp_path / "elsewhere")  # the user's own, to another disk, say
+    assert command(pretreat, "--input", tmp_path / "photos", "--out", tmp_path / "imgs", "--size", 8).status == 0
+    assert (tmp_path / "imgs").is_symlink() and (tmp_path / "elsewhere" / "faces.npy").exists()
+    (tmp_path / ".writing-a.txt").symlink_to(tmp_path / "precious" / "thesis.txt")
+    with files.replacing(tmp_path / "a.txt") as temporary:
+        temporary.write_text("new")
+    assert (tmp_path / "precious" / "thesis.txt").read_text() == "mine" and (tmp_path / "a.txt").read_text() == "new"
+
+
+def test_what_a_killed_run_left_is_not_packed_along(tmp_path, command):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.png").write_bytes(picture())
+    partial = tmp_path / "imgs.partial"
+    partial.mkdir()
+    (partial / ".unfinished").touch()
+    for name in ("labels.npy", ".writing-preview.png", "faces.npy"):
+        (partial / name).write_bytes(b"old")
+    assert command(pretreat, "--input", tmp_path / "photos", "--out", tmp_path / "imgs", "--size", 8).status == 0
+    assert sorted(os.listdir(tmp_path / "imgs")) == ["faces.npy", "manifest.json", "preview.png"]
+    assert sorted(os.listdir(tmp_path)) == ["imgs", "photos"]
+
+
+def test_the_same_photo_counts_once(tmp_path, command):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.png").write_bytes(picture(1))
+    zipped(tmp_path / "b.zip", ("c.png", picture(1)), ("d.png", picture(2)))
+    result = command(pretreat, "--input", tmp_path / "photos", tmp_path / "b.zip", "--out", tmp_path / "imgs", "--size", 8)
+    manifest = json.loads((tmp_path / "imgs" / "manifest.json").read_text())
+    assert result.status == 0 and manifest["names"] == ["a.png", "d.png"]
+    again = command(pretreat, "--input", tmp_path / "b.zip", tmp_path / "b.zip", "--out", tmp_path / "imgs", "--size", 8)
+    assert "kept 2, skipped 0" in again.out
+    assert manifest["skipped"] == [{"name": "c.png", "reason": "the same file as a.png"}]
+
+
+def test_pictures_that_cannot_be_read_here_are_listed(tmp_path, command, monkeypatch):
+    (tmp_path / "photos").mkdir()
+    heic = b"\x00\x00\x00\x18ftypheic" + bytes(100)
+    for name, data in {"a.png": picture(), "b.heic": heic, "c.CR2": b"II*\x00", "d.psd": b"8BPS", "e.txt": b"text"}.items():
+        (tmp_path / "photos" / name).write_bytes(data)
+    monkeypatch.setattr(photos, "FORMATS", [kind for kind in photos.FORMATS if kind != "HEIF"])
+    result = command(pretreat, "--input", tmp_path / "photos", "--out", tmp_path / "imgs", "--size", 8)
+    manifest = json.loads((tmp_path / "imgs" / "manifest.json").read_text())
+    skipped = {entry["name"]: entry["reason"] for entry in manifest["skipped"]}
+    assert "kept 1, skipped 3" in result.out and set(skipped) == {"b.heic", "c.CR2", "d.psd"}
+    assert "pillow-heif" in skipped["b.heic"]
+
+
+def test_a_name_cannot_steer_the_terminal(tmp_path, command):
+    path = zipped(tmp_path / "a.zip", ("a\x1b[2J\n.png", b"no picture"))
+    result = command(pretreat, "--input", path, "--out", tmp_path / "imgs")
+    assert result.status == 2 and "\x1b" not in result.err and result.err.count("\n") == 1 and "a\\x1b[2J\\n.png" in result.err
+
+
+def test_the_pixels_are_in_the_fingerprint(tmp_path, command):
+    """Other pictures under the same names are another data set."""
+    from dataReader import DataReader
+
+    (tmp_path / "photos").mkdir()
+    found = set()
+    for number in (1, 2):
+        (tmp_path / "photos" / "a.png").write_bytes(picture(number))
+        packing = command(pretreat, "--input", tmp_path / "photos", "--out", tmp_path / "imgs", "--size", 8, "--holdout", 0)
+        assert packing.status == 0
+        found.add(DataReader(tmp_path / "imgs", 1).fingerprint())
+    assert len(found) == 2

@@ -14,12 +14,11 @@ import psutil
 import pytest
 from safetensors.numpy import load_file
 
-import checkpoint
-import ranks
-import runtime
 from network import Generator
+from support import cli
+from training import checkpoint, ranks
 
-ROOT = Path(runtime.__file__).parent
+ROOT = Path(__file__).parent.parent
 TINY = ("--device", "cpu", "--channels", 4, "--batch", 32, "--z-dim", 8)
 LAUNCH = (sys.executable, "-m", "paddle.distributed.launch")
 
@@ -29,6 +28,7 @@ def start(folder, faces, script, *arguments, launcher=()):
     command = [*launcher, *(["--log_dir", folder / "log"] if launcher else [sys.executable]), ROOT / script,
                *([folder] if "probe" in script else []), "--data", faces, "--out", folder / "run", *TINY, *arguments]
     environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    environment["PYTHONPATH"] = str(ROOT)  # for the probe
     with open(folder / "output.txt", "a") as output:
         return subprocess.Popen([str(word) for word in command], stdout=output, stderr=subprocess.STDOUT, env=environment)
 
@@ -142,7 +142,7 @@ def test_a_launcher_that_is_gone_already(monkeypatch):
     monkeypatch.setattr(os, "getsid", lambda _: os.getpid())
     monkeypatch.setattr(ranks.ctypes, "CDLL", lambda _: SimpleNamespace(prctl=lambda *_: 0))
     monkeypatch.setattr(sys, "platform", "linux")
-    with pytest.raises(runtime.UserError, match="launcher has ended"):
+    with pytest.raises(cli.UserError, match="launcher has ended"):
         ranks.join()
 
 
@@ -164,8 +164,8 @@ def test_on_gpus_batch_norm_sees_all_ranks(monkeypatch):
 def test_ranks_that_were_started_differently(monkeypatch):
     mine = {"lr": 1e-4, "g_steps": 2, "pictures": "aa"}
     monkeypatch.setattr(ranks, "from_first", lambda _: {**mine, "g_steps": 1})
-    with pytest.raises(runtime.UserError, match="--g-steps"):
+    with pytest.raises(cli.UserError, match="--g-steps"):
         ranks.require_same(mine)
     monkeypatch.setattr(ranks, "from_first", lambda _: {**mine, "pictures": "bb"})
-    with pytest.raises(runtime.UserError, match="--data"):
+    with pytest.raises(cli.UserError, match="--data"):
         ranks.require_same(mine)

@@ -1,10 +1,11 @@
+from support.cli import UserError
+
 import sys
 from types import SimpleNamespace
 
 import pytest
 
 import recipe
-from runtime import UserError
 
 
 @pytest.fixture

@@ -1,4 +1,3 @@
-import io
 import json
 import math
 import os
@@ -18,15 +17,13 @@ import pytest
 from PIL import Image
 from safetensors.numpy import load_file
 
-import checkpoint
-import figures
-import files
-import monitor
 import pretreat
 import recipe
 import train
-from players import build_players, frozen, networks_and_adams, update_average
-from randomness import draws, noise
+from support import files
+from training import checkpoint, monitor
+from training.players import networks_and_adams
+from training.randomness import draws, noise
 
 TINY = ("--device", "cpu", "--channels", 4, "--batch", 32, "--z-dim", 8)  # 3 steps an epoch on the built-in faces
 
@@ -43,14 +40,6 @@ def weights(folder):
 
 def log(folder):
     return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-
-
-def players_and_options(**changes):
-    options = SimpleNamespace(**{"seed": 0, "d_steps": 1, "g_steps": 2, "z_dim": 8, "channels": 4, "lr_d": 2e-4, "lr_g": 2e-4,
-                                 "beta1": 0.5, "beta2": 0.999, "arch": "dcgan", "noise": "normal", "labels": {},
-                                 "up": "deconv", "spectral_norm": False, "loss": "bce", "label_smoothing": 0, "r1": 0,
-                                 "augment": "off", "augment_p": 0.5, **changes})
-    return build_players(16, options), options
 
 
 def networks_of(players):
@@ -202,7 +191,7 @@ def test_fresh_starts_beside_the_old_run(training, tmp_path):
     assert checkpoint.read_facts(tmp_path / "run-2" / "checkpoint.safetensors")["step"] == 1
 
 
-def test_discriminator_and_generator_take_their_numbers_of_updates():
+def test_discriminator_and_generator_take_their_numbers_of_updates(players_and_options):
     players, options = players_and_options(d_steps=3, g_steps=2)
     for step in range(2):
         train.train_step(step, endless_batches(), players, options)
@@ -213,7 +202,7 @@ def test_discriminator_and_generator_take_their_numbers_of_updates():
         assert len(powers) >= 5 and all(power == pytest.approx(0.5 ** (updates + 1)) for power in powers)
 
 
-def test_two_steps_are_those_of_the_paper():
+def test_two_steps_are_those_of_the_paper(players_and_options):
     """Against the same written out plainly: nothing frozen, nothing shared, every gradient cleared."""
     players, options = players_and_options(d_steps=1, g_steps=2)
     plain, _ = players_and_options()
@@ -243,43 +232,13 @@ def test_two_steps_are_those_of_the_paper():
             assert np.allclose(ours[key].numpy(), theirs[key].numpy(), atol=1e-5), key
 
 
-def test_discriminator_gets_no_gradients_in_the_generators_updates():
-    players, _ = players_and_options()
-    D = players.D.network
-    pictures = paddle.rand([4, 3, 16, 16])
-    pictures.stop_gradient = False
-    learning = [weight.name for weight in D.parameters() if not weight.stop_gradient]
-    with frozen(D):
-        D(pictures).sum().backward()
-    assert all(weight.grad is None for weight in D.parameters()) and float(pictures.grad.abs().sum()) > 0
-    assert [weight.name for weight in D.parameters() if not weight.stop_gradient] == learning
-
-
-def test_every_update_has_fresh_noise(monkeypatch):
+def test_every_update_has_fresh_noise(players_and_options, monkeypatch):
     seen = []
-    monkeypatch.setattr("players.noise", lambda *key: seen.append(key[:3]) or np.zeros(key[3:5], "float32"))
+    monkeypatch.setattr("training.players.noise", lambda *key: seen.append(key[:3]) or np.zeros(key[3:5], "float32"))
     players, options = players_and_options(d_steps=2, g_steps=2)
     for step in range(3):
         train.train_step(step, endless_batches(), players, options)
     assert len(seen) == len(set(seen)) == 12
-
-
-def test_the_average_has_its_half_life():
-    players, _ = players_and_options()
-    for tensor in players.G.network.state_dict().values():
-        tensor.set_value(paddle.ones_like(tensor))
-    for tensor in players.average.state_dict().values():
-        tensor.set_value(paddle.zeros_like(tensor))
-    for _ in range(4):  # 4 × 2,500 images are one half-life, late in a run
-        update_average(players.average, players.G.network, images_seen=1e9, batch_size=2500, half_life=10_000)
-    for tensor in players.average.state_dict().values():  # the batch-norm statistics too
-        assert float(tensor.mean()) == pytest.approx(0.5, abs=1e-5)
-    update_average(players.average, players.G.network, images_seen=100, batch_size=100, half_life=10_000)
-    assert float(players.average.deconv1.weight.mean()) > 0.99  # early, it is short
-    for tensor in players.G.network.state_dict().values():
-        tensor.set_value(paddle.full_like(tensor, 7))
-    update_average(players.average, players.G.network, images_seen=1e9, batch_size=1, half_life=0)
-    assert all(float(tensor.min()) == 7 for tensor in players.average.state_dict().values())
 
 
 def test_what_is_saved_for_sampling_is_the_average(training, tmp_path):
@@ -368,7 +327,7 @@ def test_a_loss_that_is_not_finite_keeps_the_last_good_checkpoint(training, tmp_
     assert weights(tmp_path / "run") == before
 
 
-def test_weights_that_are_not_finite_are_not_saved(training, tmp_path):
+def test_weights_that_are_not_finite_are_not_saved(training, players_and_options, tmp_path):
     training("--steps", 2)
     path = tmp_path / "run" / "checkpoint.safetensors"
     before = path.read_bytes()
@@ -419,106 +378,12 @@ def test_a_checkpoint_that_is_not_one(training, tmp_path):
     assert result.status == 2 and "checkpoint.safetensors" in result.err and "--fresh" in result.err
 
 
-def quiet_monitor(folder, start_step=0, suspicions=None):
-    said = []
-    watching = monitor.Monitor(folder, start_step, 1000, 10, 4, suspicions=suspicions)
-    watching.warn = said.append
-    return watching, said
-
-
-def test_a_status_line_is_the_mean_since_the_one_before(tmp_path):
-    watching, _ = quiet_monitor(tmp_path)
-    for value in (1, 2, 3):
-        watching.record(*[paddle.to_tensor(float(value))] * 4)
-        watching.log({}) if value == 1 else watching.save_losses()
-    watching.log({})
-    assert [line["d_loss"] for line in log(tmp_path)] == [1, 2.5]
-
-
-def test_the_curves_of_a_long_run_are_means_of_few_steps(tmp_path, monkeypatch):
-    drawn, losses = [], np.random.default_rng(0).random((5001, 4), np.float32)
-    monkeypatch.setattr(figures, "save_figure", lambda path, figure: drawn.append(figure))
-    for steps in (5001, 3):
-        figures.save_losses(tmp_path / "loss.png", losses[:steps], 100)
-        steps_drawn, values = drawn[-1].axes[0].lines[0].get_xydata().T
-        assert len(values) == min(steps, figures.MOST_POINTS) and 1 <= steps_drawn[0] < 3 and steps - 2 < steps_drawn[-1] <= steps
-        assert values.mean() == pytest.approx(losses[:steps, 0].mean(), rel=0.01)
-
-
-def test_a_discriminator_that_always_wins_earns_a_warning(tmp_path, monkeypatch):
-    monkeypatch.setattr(monitor, "LOG_EVERY", 2)
-    watching, said = quiet_monitor(tmp_path)
-    for d_real in [0.75] * 10 + [0.99] * 5 + [0.9] + [0.99] * 12:  # the good steps first, and a doubt later
-        if watching.step == 13:  # an interruption
-            watching.save_losses()
-            watching, said = quiet_monitor(tmp_path, 13)
-        watching.record(*map(paddle.to_tensor, (0.1, 5.0, d_real, 0.01)))
-        if watching.step % 2 == 0:
-            watching.log({})
-        assert len(said) == (watching.step >= 20)  # again only at step 30
-    assert "--lr" in said[0]
-
-
-def faces_of(seed):
-    """A hundred faces that are one, but for their light: as bright and as contrasted as chance has it."""
-    face = draws(seed, "test face").integers(0, 256, (1, 16, 16, 3))
-    return (face * draws(seed, "test light").uniform(0.2, 1, (100, 1, 1, 1))).astype(np.uint8)
-
-
-def test_faces_that_are_all_alike_earn_a_warning(tmp_path):
-    varied = draws(0, "test").integers(0, 256, (100, 16, 16, 3), dtype=np.uint8)
-    reals, suspicions, warned = SimpleNamespace(likeness=0.2), {}, []
-    for line in range(12):  # lines 3 to 11 are of a collapse that changes its face; at line 5 it seems to be over
-        watching, said = quiet_monitor(tmp_path, 100 * line, suspicions)  # interrupted after each line
-        watching.judge_variety(varied if line < 3 or line == 5 else faces_of(line), reals)
-        suspicions = watching.suspicions
-        warned += [line] * len(said)
-    assert warned == [9]
-
-
 def test_suspicions_outlive_an_interruption(training, monkeypatch):
     monkeypatch.setattr(train, "LOG_EVERY", 1)
     monkeypatch.setattr(monitor, "ALIKE", -10)  # whatever faces are drawn
     assert "WARNING" not in training("--steps", 3).out
     said = training("--steps", 6).out
     assert "WARNING, step 5: The generated faces" in said and said.count("WARNING") == 1
-
-
-def npy(array):
-    file = io.BytesIO()
-    np.save(file, array)
-    return file.getvalue()
-
-
-SOUND = npy(np.ones((10, 4), np.float32))
-LOSSES = {"sound": SOUND, "empty": b"", "junk": bytes(range(256)) * 9, "text": b"0.1 0.2 0.3 0.4\n" * 9, "magic alone": SOUND[:6],
-          "cut in its header": SOUND[:40], "no rows where ten are promised": SOUND[:128], "cut short": SOUND[:-3],
-          "another version": SOUND[:6] + b"\x09" + SOUND[7:], "no dict for a header": SOUND[:10] + b"(" * 118 + SOUND[128:],
-          "terabytes promised": SOUND.replace(b"(10, 4)", b"(10000000000000, 4)").replace(b" " * 12, b"", 1),
-          "float64": npy(np.ones((10, 4))),
-          "integers": npy(np.ones((10, 4), np.int32)), "big-endian": npy(np.ones((10, 4), ">f4")),
-          "complex": npy(np.ones((10, 4), np.complex64)), "objects": npy(np.full((10, 4), None)),
-          "text in an array": npy(np.full((10, 4), "x")), "records": npy(np.ones(10, [("d_loss", "f4")])),
-          "one row": npy(np.ones(4, np.float32)), "a single number": npy(np.float32(1)),
-          "five columns": npy(np.ones((10, 5), np.float32)),
-          "three axes": npy(np.ones((10, 4, 1), np.float32)), "infinite": npy(np.full((10, 4), np.inf, np.float32)),
-          "a zip": b"PK\x03\x04" + SOUND}
-LINES = [b'{"step": null}', b'{"step": "2"}', b'{"step": true}', b'{"step": 2.0}', b'{"step": NaN}', b'{"step": [2]}', b'{"Step": 2}',
-         b"null", b"2", b'"step"', b"[2]", b"", b"{", b"\xff\xfe\x00", b'{"step": 2, "d_loss": "\xff"}', b"[" * 100_000,
-         b'{"step": ' + b"9" * 5000 + b"}", b'{"step": 4}']
-
-
-@pytest.mark.parametrize("damage", LOSSES)
-def test_damaged_curves_and_logs_do_not_stop_a_run(tmp_path, capsys, damage):
-    (tmp_path / "losses.npy").write_bytes(LOSSES[damage])
-    (tmp_path / "log.jsonl").write_bytes(b"\n".join([b'{"step": 1}', *LINES, b'{"step": 3}', b'{"step": 3']))
-    watching, _ = quiet_monitor(tmp_path, 3)
-    assert [line["step"] for line in log(tmp_path)] == [1, 3]
-    assert capsys.readouterr().out.count("losses.npy could not be read") == (damage != "sound")
-    watching.record(*map(paddle.to_tensor, (0.5, 0.5, 0.5, 0.5)))
-    watching.save_losses()
-    before = [[1] * 4] * 3 if damage == "sound" else [[np.nan] * 4] * 3
-    assert np.array_equal(np.load(tmp_path / "losses.npy"), np.float32([*before, [0.5] * 4]), equal_nan=True)
 
 
 def test_visualdl_that_is_missing_gets_a_sentence(training, monkeypatch):
@@ -554,7 +419,8 @@ def killed_again_and_again(folder, faces16, kills, steps, amp, threads):
     def start(name):
         return subprocess.Popen([sys.executable, Path(train.__file__), "--data", faces16, "--out", folder / name,
                                  *map(str, TINY), "--steps", str(steps), "--save-every", "2", "--amp", amp],
-                                env={**os.environ, "MKL_NUM_THREADS": threads}, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+                                env={**os.environ, "MKL_NUM_THREADS": threads}, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+                                text=True)
 
     whole = start("whole")
     assert whole.wait() == 0, whole.stderr.read()

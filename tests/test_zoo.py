@@ -11,8 +11,8 @@ import generator
 import pretreat
 import train
 import zoo
-from checkpoint import read_facts
-from photos import Crop
+from intake.photos import Crop
+from training.checkpoint import read_facts
 from zoo import Plan, build_discriminator, build_generator
 
 SIZES = {"fakeface128": 128, "dcgan5x5": 48, "tanh-upsample64": 64, "upsample48": 48, "dcgan28": 28}

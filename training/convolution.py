@@ -5,8 +5,26 @@ from math import gcd
 import numpy as np
 import paddle
 
-from training.onednn import (BFLOAT16, CONVOLUTION, D_SOURCE, D_TARGET, D_WEIGHTS, FLOAT32, SOURCE, TARGET, TRAINING, WEIGHTS,
-                             Array, Layout, Primitive, copy, copying, integers, library, product)
+from training.onednn import (
+    BFLOAT16,
+    CONVOLUTION,
+    D_SOURCE,
+    D_TARGET,
+    D_WEIGHTS,
+    FLOAT32,
+    SOURCE,
+    TARGET,
+    TRAINING,
+    WEIGHTS,
+    Array,
+    Layout,
+    Primitive,
+    copy,
+    copying,
+    integers,
+    library,
+    product,
+)
 from training.operations import new, once, pictures, plain
 
 # Measured on AMD Zen 4, where the networks' narrow ends lose most of the time.
@@ -16,7 +34,8 @@ FEW_CHANNELS = 4  # the library fills channels up to 16: for colours, three quar
 
 @once
 class Kernels:
-    """Weights [O, I, kh, kw] as a layer holds them, a float32 tensor → the kernels that a `Convolution` of a dtype takes, an Array."""
+    """Weights [O, I, kh, kw] as a layer holds them, a float32 tensor → the kernels that a `Convolution` of a dtype takes,
+    an Array."""
 
     def __init__(self, shape, dtype):
         outputs, inputs, height, width = self.shape = shape

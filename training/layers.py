@@ -5,7 +5,8 @@ are needed, that calls one layer after the other. On an x86 CPU it computes the 
 of operations.py and convolution.py; between the layers pictures then stay in the order of that library, [N, H, W, C].
 
 A layer that oneDNN can compute is here a function (layer, x, shape) → y, its shape, backward. x and y are Arrays, shapes
-(N, H, W, C), and backward(dy, wanted) gives dx, if it is `wanted`, and the gradient of each of the layer's weights, or None for a frozen one.
+(N, H, W, C), and backward(dy, wanted) gives dx, if it is `wanted`, and the gradient of each of the layer's weights, or None for a
+frozen one.
 """
 import threading
 from contextlib import contextmanager
@@ -278,7 +279,8 @@ STEPS = {
     nn.ReLU: (activation, lambda layer: True),
     nn.LeakyReLU: (activation, lambda layer: layer._negative_slope >= 0),
     nn.Tanh: (activation, lambda layer: True),
-    nn.Upsample: (upsample, lambda layer: layer.scale_factor == 2 and layer.mode == "nearest" and layer.data_format in (None, "NCHW")),
+    nn.Upsample: (upsample, lambda layer: layer.scale_factor == 2 and layer.mode == "nearest"
+                  and layer.data_format in (None, "NCHW")),
     nn.MaxPool2D: (max_pool, lambda layer: (layer.ksize, layer.stride or 2, layer.padding, layer.ceil_mode, layer.return_mask,
                                             layer.data_format) == (2, 2, 0, False, False, "NCHW")),
 }

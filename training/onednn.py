@@ -1,14 +1,14 @@
 """oneDNN, a library of layers for x86 processors, through its C interface.
 
-Paddle's wheels for Linux on x86 carry it (paddle/libs/libdnnl.so.3), but Paddle's eager mode does not call it. The words are those
-of its documentation (https://uxlfoundation.github.io/oneDNN): a `Layout` (memory descriptor) says how numbers lie in memory, an
-`Array` (memory) is numbers that lie so, a `Primitive` is an operation compiled for given layouts.
+Paddle's wheels for Linux on x86 carry it (paddle/libs/libdnnl.so.3), but Paddle's eager mode does not call it. The words are
+those of its documentation (https://uxlfoundation.github.io/oneDNN): a `Layout` (memory descriptor) says how numbers lie in
+memory, an `Array` (memory) is numbers that lie so, a `Primitive` is an operation compiled for given layouts.
 """
 import ctypes
 import math
 import os
 from ctypes import POINTER, byref, c_float, c_int, c_int64, c_size_t, c_void_p
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from threading import Lock
 
@@ -32,7 +32,7 @@ D_SOURCE, D_TARGET, D_WEIGHTS, D_SCALE, D_SHIFT = 129, 145, 161, 255, 256
 CHOSEN = {WEIGHTS: 131, D_WEIGHTS: 132, WORKSPACE: 135}  # dnnl_query_*_md: which layout the library chose
 
 
-@lru_cache(maxsize=None)
+@cache
 def library():
     """The loaded library with its `engine`, `stream` and a `lock`; or, as text, why there is none."""
     if os.environ.get(SWITCH, "on") != "on":

@@ -10,9 +10,34 @@ from functools import lru_cache
 
 import paddle
 
-from training.onednn import (ADD, BACKWARD, D_SCALE, D_SHIFT, D_SOURCE, D_TARGET, FLOAT32, MAXIMUM, MEAN, NEAREST, SCALE, SHIFT,
-                             SOURCE, SOURCE_1, SUM, TARGET, TRAINING, VARIANCE, WORKSPACE, Array, Layout, Primitive, copy, copying,
-                             integers, library)
+from training.onednn import (
+    ADD,
+    BACKWARD,
+    D_SCALE,
+    D_SHIFT,
+    D_SOURCE,
+    D_TARGET,
+    FLOAT32,
+    MAXIMUM,
+    MEAN,
+    NEAREST,
+    SCALE,
+    SHIFT,
+    SOURCE,
+    SOURCE_1,
+    SUM,
+    TARGET,
+    TRAINING,
+    VARIANCE,
+    WORKSPACE,
+    Array,
+    Layout,
+    Primitive,
+    copy,
+    copying,
+    integers,
+    library,
+)
 
 FIXED, SCALED, SHIFTED, WITH_RELU = 1, 2, 4, 8  # flags of batch normalisation
 

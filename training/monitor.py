@@ -1,4 +1,6 @@
 """What a run tells: the status line, log.jsonl, losses.npy, loss.png, VisualDL, and warnings about a GAN going wrong."""
+from support.cli import UserError
+
 import json
 import math
 import time
@@ -10,11 +12,11 @@ import numpy as np
 import paddle
 from tqdm import tqdm
 
-import figures
-import metrics
-import ranks
-from files import replacing
-from runtime import UserError, memory_mb
+from scoring import metrics
+from support import figures
+from support.device import memory_mb
+from support.files import replacing
+from training import ranks
 
 COLUMNS = ("d_loss", "g_loss", "d_real", "d_fake")  # of losses.npy
 LOG_EVERY = 100  # steps between two status lines

@@ -1,6 +1,9 @@
 """A generator for other programs: a static Paddle model and an ONNX file, each checked against the network itself."""
+from support.cli import UserError
+
 import contextlib
 import copy
+import importlib
 import os
 import shutil
 
@@ -9,10 +12,9 @@ import paddle
 import paddle.nn as nn
 import paddle.nn.functional as F
 
-from files import rebuilding, write_json
-from randomness import face_inputs
-from runtime import UserError
+from support.files import rebuilding, write_json
 from training.layers import ResizeConv2D
+from training.randomness import face_inputs
 
 OPSET = 13  # of ONNX: old enough for most programs
 CLOSE = 1e-3  # of the 2 between black and white; a grey level is 0.008
@@ -32,8 +34,8 @@ NOISE = {"normal": "np.random.default_rng(0).standard_normal((16, {}), dtype=np.
          "uniform01": "np.random.default_rng(0).random((16, {}), dtype=np.float32)"}
 LABELS = '''
 z = np.concatenate([z, np.tile(np.float32({values}), (16, 1))], axis=1)  # 1 or -1 for each attribute in labels.json'''
-WRITTEN = {"generator.json", "generator.pdmodel", "generator.pdiparams", "generator.pdiparams.info", "generator.onnx", "example.py",
-           "labels.json", "faces.png"}  # the last by example.py
+WRITTEN = {"generator.json", "generator.pdmodel", "generator.pdiparams", "generator.pdiparams.info", "generator.onnx",
+           "example.py", "labels.json", "faces.png"}  # the last by example.py
 
 
 class Leaky(nn.Layer):
@@ -58,7 +60,8 @@ OTHERWISE = {nn.LeakyReLU: Leaky, nn.Upsample: Doubled}
 
 @paddle.no_grad()
 def plain(generator):
-    """The same network of Paddle's own layers alone, in evaluation mode: what converters know. Batch normalisation is folded away."""
+    """The same network of Paddle's own layers alone, in evaluation mode: what converters know.
+    Batch normalisation is folded away."""
     layers = []
     for layer in generator:
         if isinstance(layer, ResizeConv2D):
@@ -87,7 +90,8 @@ def folded(layer, norm):
     """
     outputs = 0 if isinstance(layer, nn.Conv2D) else 1  # the axis of the weights
     times = layer.weight.shape[outputs] // len(norm.weight)
-    mean, variance, scale, shift = (tensor.repeat_interleave(times) for tensor in (norm._mean, norm._variance, norm.weight, norm.bias))
+    mean, variance, scale, shift = (
+        tensor.repeat_interleave(times) for tensor in (norm._mean, norm._variance, norm.weight, norm.bias))
     scale = scale / paddle.sqrt(variance + norm._epsilon)
     bias = paddle.zeros_like(mean) if layer.bias is None else layer.bias
     layer = copy.deepcopy(layer)
@@ -118,11 +122,12 @@ def export(generator, folder):
     """
     try:
         with quiet():
-            import onnxruntime  # noqa: F401
-            import paddle2onnx  # noqa: F401  (which paddle.onnx.export calls)
+            importlib.import_module("onnxruntime")
+            importlib.import_module("paddle2onnx")  # which paddle.onnx.export calls
     except (ImportError, ValueError) as error:  # a ValueError where it is made for another Paddle
         raise UserError(f"--export needs packages that do not work here ({str(error).splitlines()[0]}); type: "
-                        "pip install -r requirements-export.txt, and with Paddle 2.6 then: pip install \"paddle2onnx<2\"") from None
+                        "pip install -r requirements-export.txt, and with Paddle 2.6 then: pip install "
+                        "\"paddle2onnx<2\"") from None
     with rebuilding(folder, "--export", WRITTEN, lambda folder: (folder / "generator.onnx").exists()) as partial:
         differences = write_models(generator, partial)
         (partial / "example.py").write_text(example(generator), encoding="utf-8")

@@ -3,6 +3,8 @@
 `python -m paddle.distributed.launch` starts one process for each device and numbers them: these are the ranks. The rank 0
 alone writes files. Every function here must be called by all ranks, in the same order, or they wait for each other forever.
 """
+from support.cli import UserError
+
 import ctypes
 import os
 import signal
@@ -11,8 +13,6 @@ from contextlib import contextmanager
 
 import paddle
 import paddle.distributed as dist
-
-from runtime import UserError
 
 RANK = int(os.environ.get("PADDLE_TRAINER_ID", 0))
 COUNT = int(os.environ.get("PADDLE_TRAINERS_NUM", 1))

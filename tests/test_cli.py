@@ -1,4 +1,4 @@
-"""Every option with values that are none: one sentence that names it, and status 2."""
+"""How commands read their options and how they end."""
 import importlib
 import os
 import signal
@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from support import cli
 
 ROOT = Path(__file__).parent.parent
 WHOLE = ("", " ", "x", "-1", "1.5", "nan", "1e3", "9" * 23, "9" * 5000, "\x1b[2J")
@@ -18,7 +20,8 @@ OPTIONS = {
                  "--crop": CHOICE},
     "dataReader": {"--n": WHOLE, "--out": ("", "a.txt", ".")},
     "train": {"--steps": WHOLE, "--epochs": WHOLE, "--seed": WHOLE, "--channels": WHOLE, "--z-dim": WHOLE, "--batch": WHOLE,
-              "--d-steps": WHOLE, "--halve-after": WHOLE, "--sample-every": WHOLE, "--lr": DECIMAL, "--ema": DECIMAL, "--r1": DECIMAL,
+              "--d-steps": WHOLE, "--halve-after": WHOLE, "--sample-every": WHOLE, "--lr": DECIMAL, "--ema": DECIMAL,
+              "--r1": DECIMAL,
               "--beta1": DECIMAL, "--augment-p": DECIMAL, "--label-smoothing": DECIMAL, "--arch": CHOICE, "--noise": CHOICE,
               "--loss": CHOICE, "--augment": CHOICE, "--amp": CHOICE, "--device": CHOICE, "--preset": CHOICE},
     "generator": {"--n": WHOLE, "--seed": WHOLE, "--batch": WHOLE, "--seeds": SEEDS, "--device": CHOICE},
@@ -42,8 +45,9 @@ def test_values_that_are_none(name, command, tmp_path, monkeypatch):
     lines += [(option,) for option in OPTIONS[name]] + [("--nonsense",), ("--nonsense=1",)]
     for line in lines:
         result = command(script, *REQUIRED.get(name, ()), *line)
-        if result.status != 2 or result.err.count("\n") != 1 or line[0].partition("=")[0] not in result.err or len(result.err) > 400:
-            wrong.append((line, result.status, result.err))
+        said = result.err
+        if result.status != 2 or said.count("\n") != 1 or line[0].partition("=")[0] not in said or len(said) > 400:
+            wrong.append((line, result.status, said))
     assert not wrong and not os.listdir()
 
 
@@ -57,3 +61,37 @@ def test_ctrl_c_while_libraries_are_imported():
     running.send_signal(signal.SIGINT)
     said = [line for line in running.stderr if not line.startswith("import time:")]
     assert running.wait() == 130 and said == ["train.py: interrupted\n"]
+
+
+@pytest.mark.parametrize("said, change", [
+    ("Python 3.7 is too old", "sys.version_info = (3, 7, 4)"),
+    ("PaddlePaddle 1.8.4 is too old", "import importlib.metadata as m; m.version = lambda name: '1.8.4'")])
+def test_what_is_too_old_is_named(said, change):
+    """AI Studio offers images with both; which to choose is said in one line, before anything fails to import."""
+    done = subprocess.run([sys.executable, "-c", f"import sys; sys.argv = ['train.py']; {change}; import support.cli"], cwd=ROOT,
+                          capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and said in done.stderr and "2.6.2" in done.stderr
+
+
+@pytest.mark.parametrize("raised, said", [
+    ("C++ Traceback\n0 paddle::…\nExternalError: CUDA error(700), an illegal memory access was encountered.\n  [Hint: …]",
+     "CUDA error(700)"),
+    ("(External) CUDNN error(8), CUDNN_STATUS_EXECUTION_FAILED.\n  [operator < conv2d > error]", "CUDNN error(8)"),
+    ("ResourceExhaustedError: Out of memory error on GPU 0. Cannot allocate 2GB", "smaller --batch"),
+    ("something else", None)])
+def test_what_paddle_says_about_a_gpu_becomes_a_sentence(monkeypatch, capsys, raised, said):
+    def fail():
+        raise RuntimeError(raised)
+
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+    with pytest.raises(SystemExit if said else RuntimeError) as ended:
+        cli.run_command(fail)
+    if said:
+        err = capsys.readouterr().err
+        assert ended.value.code == 1 and err.count("\n") == 1 and said in err and "Hint" not in err
+
+
+def test_output_does_not_lag_behind_in_a_pipe():
+    script = "import os; from support import cli; cli.run_command(lambda: (print('a line'), os._exit(0)))"
+    result = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
+    assert result.stdout == "a line\n"

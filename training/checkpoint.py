@@ -3,6 +3,8 @@
 Safetensors files hold numbers and text alone; opening one from a stranger cannot run code. What such a file says is checked
 before it is believed: the text against a schema, the tensors' types and shapes before any memory is taken for them.
 """
+from support.cli import UserError, printable
+
 import hashlib
 import json
 import math
@@ -19,15 +21,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 import zoo
-from files import replacing
 from network import LOSSES
-from randomness import NOISES
 from recipe import OLDER
-from runtime import UserError, printable
+from support.files import replacing
 from support.schema import Count, Label, Name, Number, Size, Text, checked, parsed
+from training.randomness import NOISES
 
 RUN, BEST, LATEST = Path("Output"), "best.safetensors", "generator.safetensors"
-SHIPPED = Path(__file__).parent / "pretrained" / "celeba64.safetensors"
+SHIPPED = Path(__file__).parent.parent / "pretrained" / "celeba64.safetensors"
 ENOUGH_IMAGES = 8000  # seen; before that a generator draws noise rather than faces
 
 Channels = Annotated[int, Meta(ge=1, le=4096)]
@@ -73,7 +74,8 @@ class RunFacts(Struct):
 
 
 NUMBERS = ("size", "z_dim", "channels", "step", "images_seen", "seed")  # all metadata are text
-OLDER_FACTS = {"up": "deconv", "noise": "normal", "pictures": "", "where": "", "scores": "{}", "labels": "{}"}  # what older files lack
+# what older files lack
+OLDER_FACTS = {"up": "deconv", "noise": "normal", "pictures": "", "where": "", "scores": "{}", "labels": "{}"}
 NO_GENERATOR = "these weights do not say which generator they belong to; take the generator.safetensors that train.py wrote"
 DAMAGED = "the file is damaged; take another copy"
 NO_RUN = "not a readable checkpoint; move it away, or start a new run with --fresh"
@@ -99,7 +101,8 @@ def checksum(array):
 
 @contextmanager
 def opened(path, hint="train.py writes one, or name another"):
-    """A safetensors file, opened. Raises UserError, with the `hint`, where it is missing, unreadable, cut short, or of another kind."""
+    """A safetensors file, opened. Raises UserError, with the `hint`, where it is missing, unreadable, cut short,
+    or of another kind."""
     try:
         if Path(path).exists() and not Path(path).is_file():  # a pipe would be waited for
             raise UserError(f"{path}: not a file; name a .safetensors file that train.py wrote")
@@ -311,5 +314,5 @@ def describe_generator(facts):
     which = f" with {facts['where']}" if facts["where"] else ""
     labels = f", conditional on {', '.join(facts['labels'])}" if facts["labels"] else ""
     return printable(
-        f"{facts['arch']}, {facts['size']}×{facts['size']} px, {facts['channels']} channels{labels}, trained {facts['step']:,} steps "
-        f"({facts['images_seen']:,} images seen) on {facts['data']}{which}, seed {facts['seed']}{score}")
+        f"{facts['arch']}, {facts['size']}×{facts['size']} px, {facts['channels']} channels{labels}, trained {facts['step']:,} "
+        f"steps ({facts['images_seen']:,} images seen) on {facts['data']}{which}, seed {facts['seed']}{score}")

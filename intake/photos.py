@@ -11,7 +11,7 @@ import numpy as np
 import simplejpeg
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from detection import MARGIN, cut_face, find_faces
+from intake.detection import MARGIN, cut_face, find_faces
 
 FORMATS = ["JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "JPEG2000"]  # no others: EPS would start Ghostscript
 CELEBA_PROPORTION = 178 / 218
@@ -39,7 +39,8 @@ warnings.filterwarnings("ignore", module="PIL")  # what is wrong with a picture 
 
 
 class Metered(io.BytesIO):
-    """The bytes of a file for Pillow, which some files make read the same places thousands of times, or byte by byte for hours."""
+    """The bytes of a file for Pillow, which some files make read the same places thousands of times, or byte by byte
+    for hours."""
 
     def __init__(self, data):
         super().__init__(data)
@@ -155,10 +156,11 @@ DECODING = Budget(MAX_PIXELS)
 
 
 def cut_faces(data, size, crop):
-    """The bytes of a picture file → its faces, and why others were left out. There is one, or with --crop face as many as are found.
+    """The bytes of a picture file → its faces, and why others were left out. There is one, or with --crop face
+    as many as are found.
 
-    Returns a list of faces, uint8 [size, size, 3], a list of the share of each that lies beyond the picture's edges and was filled
-    from within, and a list of texts. Raises an exception that says what is wrong with the file.
+    Returns a list of faces, uint8 [size, size, 3], a list of the share of each that lies beyond the picture's edges and was
+    filled from within, and a list of texts. Raises an exception that says what is wrong with the file.
     """
     if crop.kind != "face":
         return [decode(data, size, crop)], [0], []
@@ -184,7 +186,8 @@ def decode(data, size, crop):
 
 @contextmanager
 def decoded(data, wanted=None, box=None):
-    """Yields what the bytes of a picture file show: an upright RGB picture, the width and height that it fills, px of the file a px of it.
+    """Yields what the bytes of a picture file show: an upright RGB picture, the width and height that it fills, px of the file a
+    px of it.
 
     A JPEG may be decoded smaller, so that the shorter side, or `box` px of the file, has at least `wanted` px. No more than
     MAX_PIXELS are decoded at once, in all threads together.

@@ -1,10 +1,11 @@
 """Attributes of faces, such as CelebA's forty: reading their list, and what users write about them."""
+from support.cli import UserError
+
 import difflib
 
 import numpy as np
 
-from files import read_file
-from runtime import UserError
+from support.files import read_file
 from support.schema import Names, checked
 
 MAX_LIST = 2**28  # bytes; CelebA's list has 26 million

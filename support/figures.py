@@ -1,4 +1,6 @@
 """Every picture that a person looks at: grids of faces and curves."""
+from support.cli import printable
+
 import math
 import textwrap
 import warnings
@@ -8,8 +10,7 @@ import numpy as np
 from PIL import Image
 from skimage.util import montage
 
-from files import replacing
-from runtime import printable
+from support.files import replacing
 
 MOST_POINTS = 2000  # of a curve: more than it has pixels takes long and shows nothing
 

@@ -1,4 +1,6 @@
 """Fetching one large file: with a bar, resuming where it broke off, and checked before it takes its place."""
+from support.cli import UserError, printable
+
 import hashlib
 import http.client
 import os
@@ -10,8 +12,7 @@ from urllib.parse import urlsplit
 
 from tqdm import tqdm
 
-from files import claim
-from runtime import UserError, printable
+from support.files import claim
 
 ATTEMPTS, PAUSE = 5, 2  # how often a connection may break off before anything came; seconds before the next
 BLOCK = 2 ** 16

@@ -1,4 +1,6 @@
 """Writing files so that a killed process leaves the old content or the new, never a half."""
+from support.cli import UserError, printable
+
 import ctypes
 import errno
 import json
@@ -7,8 +9,6 @@ import shutil
 import stat
 from contextlib import contextmanager
 from pathlib import Path
-
-from runtime import UserError, printable
 
 try:
     import fcntl
@@ -71,7 +71,8 @@ def sweep(*folders):
 
 
 def check_own(folder, flag, names, is_ours):
-    """Raises UserError where a folder that is to be replaced holds anything but files of these `names` that `is_ours(folder)` says we made.
+    """Raises UserError where a folder that is to be replaced holds anything but files of these `names` that `is_ours(folder)`
+    says we made.
 
     An empty folder will do, and none.
     """
@@ -80,7 +81,8 @@ def check_own(folder, flag, names, is_ours):
     found = {path.name.removeprefix(".writing-") for path in folder.iterdir()} if folder.exists() else set()
     others = sorted(found - names)
     if others or found and not is_ours(folder):
-        raise UserError(f"{flag} {folder}: holds other files ({printable((others or sorted(found))[0])}); name a folder of its own")
+        raise UserError(f"{flag} {folder}: holds other files ({printable((others or sorted(found))[0])}); name a folder "
+                        "of its own")
 
 
 @contextmanager
@@ -116,7 +118,8 @@ def rebuilding(folder, flag, names, is_ours):
 
 
 def read_file(path, most):
-    """The bytes of a file, at most so many. Raises OSError, and ValueError where it is larger, or no ordinary file but a pipe, say."""
+    """The bytes of a file, at most so many. Raises OSError, and ValueError where it is larger, or no ordinary file but
+    a pipe, say."""
     with open(path, "rb", buffering=0, opener=lambda path, flags: os.open(path, flags | getattr(os, "O_NONBLOCK", 0))) as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):

@@ -15,8 +15,8 @@ from tqdm import trange
 import zoo
 from dataReader import normalise
 from network import SIZES, Discriminator, bce_d_loss, draw_faces
-from randomness import draws, face_inputs
-from runtime import usable_cpus
+from support.device import usable_cpus
+from training.randomness import draws, face_inputs
 
 SMALLEST_LEVEL = 16  # px, of the Laplacian pyramid
 PATCH = 7  # px

@@ -1,0 +1,1 @@
+"""How good faces are, in numbers."""

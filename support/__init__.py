@@ -1,0 +1,1 @@
+"""What every command needs: command line, device, files, figures."""
