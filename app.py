@@ -1,10 +1,10 @@
-"""A page to play with a generator: faces from seeds, interpolations, variations, attributes, two generators side by side.
+"""A web page for generators: faces from seeds, interpolations, variations, attributes, two generators side by side.
 
     python app.py                               # http://127.0.0.1:7860, with the weights of all runs and the pretrained ones
-    python app.py Output/best.safetensors Output-2/best.safetensors     # these; the page offers all of them
+    python app.py Output/best.safetensors Output-2/best.safetensors     # with these weights
     python app.py --host 0.0.0.0                # for others in the network too
 
-The address of the page holds the faces that it shows: who opens it again, or gets it from you, sees the same ones.
+The address of the page names the faces that it shows: the same address shows the same faces again.
 """
 from support.cli import Parser, UserError, number, printable, run_command, stop_signals
 
@@ -23,7 +23,7 @@ from network import draw_faces
 from support import figures
 from support.device import choose_device
 from support.pages import MAX_FACES, MAX_SEED, MAX_WAITING, WIDE, bounded, enlarged, save_walk, seed, seeds_from
-from training.checkpoint import RUN, SHIPPED, best_of, describe_generator, find_generator, load_generator
+from training.checkpoint import PRETRAINED, RUN, best_of, describe_generator, find_generator, load_generator
 from training.randomness import LIMITS, between, draws, face_inputs
 
 paddle.disable_signal_handler()  # Paddle's own prints a C++ traceback
@@ -31,13 +31,13 @@ try:
     import gradio as gr
 
     from support.serving import build_server, listen
-except ImportError:
-    raise SystemExit("app.py needs packages that are not installed; type: pip install -r requirements-app.txt") from None
+except ImportError as error:
+    gr, MISSING = None, str(error)  # main() says so, after --help
 
 VARIATIONS = 8
-MIN_TRUNCATION = 0.6  # below, faces become ghosts
+MIN_TRUNCATION = 0.6  # with less, faces look blurred and alike
 LANGUAGES = ("en", "zh-CN", "zh-TW")
-WORDS = {  # what the page says, in each of them
+WORDS = {  # the texts of the page, in these languages
     "title": ("# Faces from noise\nNone of these people exists. The same seed and generator always give the same face.",
               "# 从噪声生成人脸\n这些人都不存在。一个种子对应一张脸：同一个生成器、同一个种子，得到的总是同一张脸。",
               "# 從雜訊生成人臉\n這些人都不存在。一個種子對應一張臉：同一個生成器、同一個種子，得到的總是同一張臉。"),
@@ -57,7 +57,7 @@ WORDS = {  # what the page says, in each of them
     "which": ("Seed", "种子", "種子"), "strength": ("Amount of change", "变化幅度", "變化幅度"),
     "more": ("Other variations", "换一组变体", "換一組變體"), "other": ("Other generator", "另一个生成器", "另一個生成器"),
 }
-# Puts what is shown into the page's address, for the seeds are all that it takes to see it again.
+# Writes the state of the page into its address.
 REMEMBER = """(...all) => {
     const [weights, first, count, truncation, ...labels] = all.slice(7), address = new URL(window.location);
     Object.entries({weights, first, count, truncation, labels}).forEach(([key, value]) => address.searchParams.set(key, value));
@@ -67,15 +67,15 @@ REMEMBER = """(...all) => {
 
 
 def find_weights(paths):
-    """The generators that the page offers, by name: (generator, facts). Those asked for, or of each run and the shipped ones.
+    """The generators that the page offers, by name: (generator, facts). Those of `paths`, or of each run and the pretrained one.
 
-    Of the latter a file that cannot be used is skipped, with a line that says why. Raises UserError where nothing is left.
+    Without `paths` a file that cannot be used is skipped, with a line that says why. Raises UserError where no generator is left.
     """
     named, found = bool(paths), {}
     if not named:
-        with suppress(UserError):  # below it says so, or another takes its place
+        with suppress(UserError):  # a file that cannot be used is skipped below
             paths = [find_generator()]
-        paths = [path for path in (*paths, *map(best_of, sorted(Path().glob(f"{RUN}*"))), SHIPPED) if path.exists()]
+        paths = [path for path in (*paths, *map(best_of, sorted(Path().glob(f"{RUN}*"))), PRETRAINED) if path.exists()]
     for path in dict.fromkeys(Path(path).resolve() for path in paths):
         try:
             generator, facts = load_generator(path)
@@ -88,14 +88,14 @@ def find_weights(paths):
         name = f"{path.parent.name}/{path.stem}"
         found[name if name not in found else str(path)] = generator, facts
     if not found:
-        raise UserError("no weights that can be used were found; train.py writes some, or name a file")
+        raise UserError("no usable weights were found; train.py writes some, or name a file")
     return found
 
 
 class Page:
-    """What the page shows. Each takes what stands in the page, which anybody may have sent, and so is bounded here.
+    """The functions behind the page. Their arguments come from visitors, who may send any value, and are bounded here.
 
-    Files are written into `folder`; Gradio copies them while no other drawing is under way, so each kind has one name.
+    Files are written into `folder`. Each kind of file has one name, for Gradio copies a file before the next request is drawn.
     """
 
     def __init__(self, generators, folder):
@@ -109,7 +109,7 @@ class Page:
         return self.generators[str(name)]
 
     def inputs(self, weights, seeds, truncation, labels):
-        """A generator, and what it draws these seeds from. With a `truncation` below 1 their z lie nearer to the middle."""
+        """A generator and its inputs for these seeds. A `truncation` below 1 moves z towards the mean of the noise."""
         generator = self.generator(weights)
         plan = generator.plan
         asked = {name: 1 if label == "+" else -1 for name, label in zip(self.attributes, labels) if label in ("+", "-")}
@@ -120,7 +120,7 @@ class Page:
         return generator, inputs
 
     def faces(self, weights, first, count, truncation, labels):
-        """A gallery of faces, of seeds in a row, with their seeds."""
+        """A gallery of the faces of seeds in a row, with their seeds."""
         seeds = seeds_from(first, count)
         return list(zip(enlarged(draw_faces(*self.inputs(weights, seeds, truncation, labels))), map(str, seeds)))
 
@@ -131,14 +131,15 @@ class Page:
         return str(path)
 
     def walk(self, weights, start, end, truncation, labels):
-        """A film from one seed to another and back: the path of a file."""
+        """An interpolation from one seed to another and back: the path of a .gif file."""
         generator, z = self.inputs(weights, [seed(start), seed(end)], truncation, labels)
         path = self.folder / "walk.gif"
         save_walk(path, generator, *z)
         return str(path)
 
     def vary(self, weights, which, direction, strength, truncation, labels):
-        """One face, and what it turns into on the way to another, which `direction` chooses; `strength` is how far it goes."""
+        """A gallery of one face and its variations: an interpolation to another face, which `direction` chooses, up to the share
+        `strength` of the way."""
         other = int(draws(seed(which), "variation", seed(direction)).integers(MAX_SEED))
         generator, z = self.inputs(weights, [seed(which), other], truncation, labels)
         z[1, generator.plan.z_dim:] = z[0, generator.plan.z_dim:]  # with the same attributes
@@ -146,8 +147,8 @@ class Page:
         faces = draw_faces(generator, between(generator.plan, *z, shares))
         return list(zip(enlarged(faces), (f"{share:.0%}" for share in shares)))
 
-    def asked_for(self, request: gr.Request):
-        """What the page's address asks for: generator, first seed, how many, truncation, labels; else the defaults."""
+    def asked_for(self, request: "gr.Request"):
+        """The state in the page's address: generator, first seed, how many, truncation, labels; else the defaults."""
         asked = request.query_params.get
         weights = asked("weights") if asked("weights") in self.generators else next(iter(self.generators))
         labels = [label if label in ("+", "-") else "" for label in asked("labels", "").split(",")]
@@ -157,7 +158,7 @@ class Page:
 
 
 def build(found, folder):
-    """The page, of the generators that `find_weights` found, and its words. It writes into `folder`."""
+    """The page for the generators that `find_weights` found, and its texts. It writes into `folder`."""
     page = Page({name: generator for name, (generator, _) in found.items()}, folder)
     choices = [(f"{name} · {facts['size']} px · {facts['images_seen']:,}", name) for name, (_, facts) in found.items()]
     words = gr.I18n(**{language: dict(zip(WORDS, said)) for language, said in zip(LANGUAGES, zip(*WORDS.values()))})
@@ -168,8 +169,8 @@ def build(found, folder):
     def gallery(key):
         return gr.Gallery(show_label=False, allow_preview=False, buttons=[], elem_id=key, elem_classes="gallery")
 
-    def slider(key, least, most, value, step=0.05):
-        return gr.Slider(least, most, value, step=step, label=words(key), min_width=WIDE, elem_id=key)
+    def slider(key, minimum, maximum, value, step=0.05):
+        return gr.Slider(minimum, maximum, value, step=step, label=words(key), min_width=WIDE, elem_id=key)
 
     with gr.Blocks(title="Faces from noise", delete_cache=(60, 600), analytics_enabled=False) as blocks:
         gr.Markdown(words("title"))
@@ -204,7 +205,7 @@ def build(found, folder):
         view, direction = gr.State("faces"), gr.State(0)
 
         def draw(view, other, start, end, which, direction, strength, weights, first, count, truncation, *labels):
-            """What the open tab shows."""
+            """The output of the open tab."""
             if view == "walk":
                 return {film: page.walk(weights, start, end, truncation, labels)}
             if view == "vary":
@@ -218,11 +219,11 @@ def build(found, folder):
             return ("faces", "walk", "vary", "compare")[tab.index]
 
         def pick(place: gr.SelectData, end):
-            """The clicked face becomes the end of an interpolation, and what was the end its start."""
+            """The clicked face becomes the end of the interpolation, and the old end its start."""
             return seed(end), seed(place.value["caption"]), seed(place.value["caption"])
 
         def switch(name):
-            """Offers the attributes that the generator knows."""
+            """Shows the attributes that the generator has."""
             known = page.generator(name).plan.labels
             radios = {label: gr.Radio(visible=label.label in known) for label in labels}
             return {switches: gr.Accordion(visible=bool(known)), **radios}
@@ -230,7 +231,7 @@ def build(found, folder):
         shown = [weights, first, count, truncation, *labels]
         drawing = {"fn": draw, "js": REMEMBER, "outputs": [faces, save, film, variations, *sides],
                    "inputs": [view, other, start, end, which, direction, strength, *shown],
-                   "concurrency_limit": 1, "trigger_mode": "always_last", "preprocess": False}  # `Page` takes whatever comes
+                   "concurrency_limit": 1, "trigger_mode": "always_last", "preprocess": False}  # `Page` bounds all values
         gr.on([*(part.input for part in (first, start, end, which, weights, other, *labels)),
                *(part.release for part in (truncation, count, strength))], **drawing)
         again.click(lambda: int(np.random.default_rng().integers(10 ** 6)), None, first).then(**drawing)
@@ -249,17 +250,25 @@ def root_path(text):
     return text.rstrip("/")
 
 
-def main():
-    """The command: loads the generators and serves the page until it is stopped."""
+def build_parser():
+    """The parser of the command's options."""
     parser = Parser(__doc__)
+    parser.usage = "%(prog)s [FILE ...] [options]"
     add = parser.add_argument
-    add("weights", nargs="*", metavar="FILE", help="what train.py saved (default: all that are found)")
-    add("--host", default="127.0.0.1", help="the address to listen at; 0.0.0.0: at all of this machine's (default: 127.0.0.1)")
-    add("--port", type=number(int, 1, 65535), default=7860, help="(default: 7860)")
+    add("weights", nargs="*", metavar="FILE", help="weights that train.py saved (default: all runs' and the pretrained ones)")
+    add("--host", default="127.0.0.1", help="the address to listen at; 0.0.0.0: all addresses of this machine")
+    add("--port", type=number(int, 1, 65535), default=7860, help="the port to listen at")
     add("--root-path", type=root_path, metavar="PATH",
         help="behind a proxy: the path, or the whole address, at which it offers the page")
-    add("--device", choices=("auto", "cpu", "gpu"), default="auto", help="(default: auto, a GPU where there is one)")
-    options = parser.parse_args()
+    add("--device", choices=("auto", "cpu", "gpu"), default="auto", help="auto: a GPU where there is one")
+    return parser
+
+
+def main():
+    """The command: loads the generators and serves the page until it is stopped."""
+    options = build_parser().parse_args()
+    if not gr:
+        raise UserError(f"app.py needs packages that are not installed ({MISSING}); type: pip install -r requirements-app.txt")
     with suppress(ImportError, ValueError, OSError):  # as many connections as the system allows
         import resource
 

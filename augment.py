@@ -8,16 +8,9 @@ from functools import lru_cache
 import numpy as np
 import paddle
 
-from training.randomness import draws
-
 POLICIES = ("shift", "diffaugment")  # the second is the paper's for small sets: colours, shift and hole
 SHIFT = 1 / 8  # of the picture's side, at most, in each direction
 HOLE = 1 / 2  # of the picture's side
-
-
-def chances(seed, purpose, update, count):
-    """The random numbers for `count` pictures of one update: float32 [count, 8] in [0, 1), see `changes`."""
-    return draws(seed, purpose, update).random((count, 8), dtype=np.float32)
 
 
 def changes(chances, policy, p, size):

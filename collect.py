@@ -2,9 +2,9 @@
 
     python collect.py --keyword 人脸 --num 300          # Baidu's image search → photos/
     python collect.py --keyword face --engine bing
-    python collect.py --urls addresses.txt              # an address a line
+    python collect.py --urls addresses.txt              # an address on each line
 
-Stopped or cut off, the same command resumes where it was. Then: python pretreat.py --input photos --crop face
+After an interruption the same command resumes. Then: python pretreat.py --input photos --crop face
 """
 from support.cli import Parser, UserError, number, printable, run_command
 
@@ -30,36 +30,36 @@ from intake.photos import FORMATS, decoded, reason
 from intake.web import PAUSE, Fetcher
 from support.files import claim, replacing, sweep
 
-CAUTION = """Photos on the web belong to those who made them, and faces to those who wear them, who have not agreed to this.
-Use what you collect for your own study, do not publish it, and ask before you train anything on it that others will see."""
+CAUTION = """Photos on the web belong to those who took them, and the people in them have not agreed to this use.
+Use the photos for your own study, do not publish them, and ask for permission before others see what you train on them."""
 LOG = "collected.jsonl"
 ATTEMPTS = 3
 ENDINGS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif", "BMP": "bmp", "TIFF": "tif", "PPM": "ppm", "AVIF": "avif"}
 NAME = re.compile(r"[0-9a-f]{16}\.[a-z]+")  # of a picture
-ALIKE = 0.03  # how much the thumbnails of copies differ at most, as a share of their contrast; those of other photos do by 0.07
-MOST_FOUND = 1000  # what the searches give for a keyword
+COPY_THRESHOLD = 0.03  # difference of thumbnails, as a share of their contrast, up to which they are copies; of others it is 0.07
+MAX_FOUND = 1000  # addresses that a search gives for a keyword
 
 
 def examine(content):
-    """The format of a picture and its thumbnail, uint8 [16, 16, 3]. Raises an exception that says what is wrong with it."""
+    """The format of a picture and its thumbnail, uint8 [16, 16, 3]. Raises an exception for one that cannot be decoded."""
     kind = Image.open(io.BytesIO(content), formats=[kind for kind in ENDINGS if kind in FORMATS]).format
     with decoded(content, 64) as (image, _, _):
         return kind, np.asarray(image.resize((16, 16), Image.Resampling.BOX))
 
 
 def is_copy(thumbnail, others):
-    """Whether a picture is another one in another size or format, by its thumbnail and theirs."""
+    """Whether a picture is a copy of one of the others, perhaps in another size or format, by their thumbnails."""
     if not others:
         return False
     one, others = thumbnail.astype(np.float32), np.stack(others).astype(np.float32)
     distances = np.sqrt(((others - one) ** 2).mean(axis=(1, 2, 3)))
-    return bool((distances <= ALIKE * np.maximum(1, np.minimum(one.std(), others.std(axis=(1, 2, 3))))).any())
+    return bool((distances <= COPY_THRESHOLD * np.maximum(1, np.minimum(one.std(), others.std(axis=(1, 2, 3))))).any())
 
 
 def obtain(fetcher, url):
-    """Fetches one picture: what to log about it, its thumbnail, and its bytes, or None twice where it is not kept.
+    """Fetches one picture: its entry for the log, its thumbnail, and its bytes; the last two are None where it is not kept.
 
-    The log has "url", and "file", a name made from its bytes, or "reason"; "again" where the next run is to try again.
+    The entry has "url", and "file", a name made from its bytes, or "reason"; also "again" where the next run tries again.
     """
     for attempt in range(ATTEMPTS):
         if attempt:
@@ -69,22 +69,22 @@ def obtain(fetcher, url):
             break
         except (OSError, HTTPException) as error:
             last = error
-        except Exception as error:  # Refused, above all; whatever it is, it is told, not left to end the thread
+        except Exception as error:  # Refused, or any other, which would end the thread without an entry
             return {"url": url, "reason": reason(error)}, None, None
     else:
         return {"url": url, "reason": f"no answer ({type(last).__name__})", "again": True}, None, None
     try:
         kind, thumbnail = examine(content)
-    except Exception as error:  # whatever a broken file makes a decoder say
+    except Exception as error:  # a decoder may raise any for a damaged file
         return {"url": url, "reason": reason(error)}, None, None
-    name = f"{hashlib.sha256(content).hexdigest()[:16]}.{ENDINGS.get(kind, 'jpg')}"  # else it is an MPO, a kind of JPEG
+    name = f"{hashlib.sha256(content).hexdigest()[:16]}.{ENDINGS.get(kind, 'jpg')}"  # MPO is a kind of JPEG
     return {"url": url, "file": name, "looks": base64.b64encode(thumbnail.tobytes()).decode()}, thumbnail, content
 
 
 def read_log(folder):
-    """What earlier runs wrote: the addresses that are done, and the thumbnails of the pictures that are still there.
+    """The addresses that earlier runs have done, and the thumbnails of their pictures that are still in the folder.
 
-    A picture that the user has deleted is done too: it does not come back.
+    A picture that the user has deleted counts as done: it is not fetched again.
     """
     done, thumbnails = set(), {}
     path = folder / LOG
@@ -99,7 +99,7 @@ def read_log(folder):
                     thumbnails[entry["file"]] = np.frombuffer(looks, np.uint8).reshape(16, 16, 3)
             if "again" not in entry:
                 done.add(entry["url"])
-        except (ValueError, TypeError, KeyError, RecursionError):  # cut off, or not by this program
+        except (ValueError, TypeError, KeyError, RecursionError):  # truncated, or not by this program
             pass
     return done, list(thumbnails.values())
 
@@ -107,16 +107,16 @@ def read_log(folder):
 def collect(urls, folder, wanted, fetcher, workers):
     """Fetches from `urls` into `folder` until it has `wanted` pictures. Returns how many it has, and why others were not kept."""
     done, thumbnails = read_log(folder)
-    with open(folder / LOG, "a+b") as log:  # a line that was cut off must not take the next one with it
+    with open(folder / LOG, "a+b") as log:  # ends a truncated last line, so that the next entry has a line of its own
         log.seek(max(0, log.tell() - 1))
         if log.read() not in (b"", b"\n"):
             log.write(b"\n")
     urls = iter([url for url in dict.fromkeys(urls) if url not in done])
     reasons, results, under_way = Counter(), SimpleQueue(), 0
-    with (open(folder / LOG, "a", encoding="utf-8") as log,
-          tqdm(total=wanted, initial=len(thumbnails), unit="photo", disable=None) as bar):
+    bar = tqdm(total=wanted, initial=len(thumbnails), unit="photo", disable=None)
+    with open(folder / LOG, "a", encoding="utf-8") as log, bar:
         while len(thumbnails) < wanted:
-            for url in islice(urls, workers - under_way):  # daemons: Ctrl-C waits for no server and no decoder
+            for url in islice(urls, workers - under_way):  # daemons: Ctrl-C does not wait for them
                 Thread(target=lambda url=url: results.put(obtain(fetcher, url)), daemon=True).start()
                 under_way += 1
             if not under_way:
@@ -124,7 +124,7 @@ def collect(urls, folder, wanted, fetcher, workers):
             entry, thumbnail, content = results.get()
             under_way -= 1
             if content and is_copy(thumbnail, thumbnails):
-                entry, content = {"url": entry["url"], "reason": "there already"}, None
+                entry, content = {"url": entry["url"], "reason": "a copy"}, None
             if content:
                 with replacing(folder / entry["file"], durable=False) as temporary:
                     temporary.write_bytes(content)
@@ -138,7 +138,7 @@ def collect(urls, folder, wanted, fetcher, workers):
 
 
 def search(keyword, engine, most):
-    """The addresses of photos that an image search finds, `most` at most. Raises UserError where the package is missing."""
+    """The addresses of photos that an image search finds, at most `most`. Raises UserError where the package is missing."""
     try:
         from icrawler import Downloader
         from icrawler.builtin import BaiduImageCrawler, BingImageCrawler
@@ -148,7 +148,7 @@ def search(keyword, engine, most):
     found = []
 
     class Finder(Downloader):
-        """Takes note of an address; fetching it is ours."""
+        """Notes addresses in place of fetching them."""
 
         def download(self, task, *_, **__):
             found.append(task["file_url"])
@@ -160,7 +160,7 @@ def search(keyword, engine, most):
 
 
 def read_addresses(path):
-    """The addresses in a text file, one a line; empty lines and those that begin with # are passed over."""
+    """The addresses in a text file, one on each line; empty lines and lines that begin with # are ignored."""
     try:
         lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeError) as error:
@@ -168,26 +168,30 @@ def read_addresses(path):
     return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
 
 
-def main():
-    """The command: reads its options, finds addresses, and fetches what they lead to."""
+def build_parser():
+    """The parser of the command's options."""
     parser = Parser(__doc__)
     add = parser.add_argument
     which = parser.add_mutually_exclusive_group(required=True)
-    which.add_argument("--keyword", help="what to search for")
-    which.add_argument("--urls", metavar="FILE", help="a text file of addresses, one a line")
-    add("--engine", choices=("baidu", "bing"), default="baidu", help="(default: baidu)")
-    add("--num", type=number(int, 1), default=200, help="how many photos the folder is to have (default: 200)")
-    add("--out", type=Path, default=Path("photos"), metavar="DIR", help="(default: photos)")
-    add("--workers", type=number(int, 1, 64), default=8, help="how many at a time (default: 8)")
-    options = parser.parse_args()
+    which.add_argument("--keyword", help="words to search for")
+    which.add_argument("--urls", metavar="FILE", help="a text file of addresses, one on each line")
+    add("--engine", choices=("baidu", "bing"), default="baidu", help="the image search")
+    add("--num", type=number(int, 1), default=200, help="how many photos, with those that the folder already holds")
+    add("--out", type=Path, default=Path("photos"), metavar="DIR", help="folder for the photos")
+    add("--workers", type=number(int, 1, 64), default=8, help="how many to fetch at the same time")
+    return parser
 
+
+def main():
+    """The command: finds addresses and fetches their photos."""
+    options = build_parser().parse_args()
     if options.out.exists() and not options.out.is_dir():
         raise UserError(f"--out {options.out}: is a file; name a folder")
     print(CAUTION)
     if options.urls:
         urls = read_addresses(options.urls)
     else:
-        urls = search(options.keyword, options.engine, min(MOST_FOUND, 3 * options.num))
+        urls = search(options.keyword, options.engine, min(MAX_FOUND, 3 * options.num))
         print(f"{len(urls)} photos of {options.keyword} found by {options.engine}")
     options.out.mkdir(parents=True, exist_ok=True)
     with claim(options.out):
@@ -196,8 +200,8 @@ def main():
     if reasons:
         print("not kept: " + ", ".join(f"{number} ({printable(why)})" for why, number in reasons.most_common()))
     if not count:
-        why = "see above why" if urls else "is there a network? Else try another keyword or --engine"
-        raise UserError(f"no photo came; {why}", status=1)
+        why = "the reasons are above" if urls else "check the network, or try another keyword or --engine"
+        raise UserError(f"no photo was kept; {why}", status=1)
     missing = f"; {options.num} were asked for, but there are no more" if count < options.num else ""
     print(f"{count} photos in {options.out}{missing}\nnext: python pretreat.py --input {options.out} --crop face")
 

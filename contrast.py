@@ -1,10 +1,10 @@
-"""Looks at a generator: its faces beside real ones, and what lies between and around them.
+"""Shows what a generator has learned: its faces beside real ones, interpolations, sweeps of z, nearest training faces.
 
-    python contrast.py                          # imgs/ and what generator.py draws with → Generate/contrast.png
-    python contrast.py --walk 1,5,9             # from face to face and back → Generate/walk.gif (--out …mp4, or …png: a strip)
-    python contrast.py --sweep 0-9 --seed 7     # what the first ten numbers of z change in face 7 → Generate/sweep.png
-    python contrast.py --timelapse Output       # how the faces of a run grew → Generate/timelapse.gif
-    python contrast.py --neighbours             # each face beside the training faces nearest to it → Generate/neighbours.png
+    python contrast.py                          # faces of imgs/ and of generator.py's weights → Generate/contrast.png
+    python contrast.py --walk 1,5,9             # an interpolation through faces → Generate/walk.gif (or --out ….mp4, ….png)
+    python contrast.py --sweep 0-9 --seed 7     # face 7, with each of the first ten numbers of z changed → Generate/sweep.png
+    python contrast.py --timelapse Output       # the sample grids of a run → Generate/timelapse.gif
+    python contrast.py --neighbours             # each face above the training face nearest to it → Generate/neighbours.png
 """
 from support.cli import Parser, UserError, number, picture_path, run_command, seed, seed_list
 
@@ -24,35 +24,36 @@ from support.files import read_file
 from training.checkpoint import describe_generator, find_generator, load_generator
 from training.randomness import LIMITS, between, face_inputs
 
-FRAMES = 24  # from one face of a walk to the next
-IN_STRIP = 8
-SECONDS = 2  # from one face of a walk to the next; a run's film has 10 frames a second
-COLUMNS = 9  # values that a number of z takes in a sweep
-SIDE, MAX_IN_FILM = 256, 640  # px of a walk's pictures, about; of the grids in a run's film, at most
+FRAMES = 24  # from one face of an interpolation to the next
+IN_STRIP = 8  # the same in a strip
+SECONDS = 2  # from one face of an interpolation to the next
+COLUMNS = 9  # values of a number of z in a sweep
+SIDE, MAX_IN_FILM = 256, 640  # px: about the size of an interpolation's pictures; the largest size of grids in a run's film
+LAST = 20  # frames for which a run's film shows its last grid; it has 10 frames a second
 
 
-def read_options():
-    """Every option of the command."""
+def build_parser():
+    """The parser of the command's options."""
     parser = Parser(__doc__)
-    add = parser.add_argument
-    what = parser.add_mutually_exclusive_group()
-    what.add_argument("--walk", type=seed_list, metavar="SEEDS", help="from each of these faces to the next, and back")
-    what.add_argument("--sweep", type=seed_list, metavar="PLACES",
-                      help="change these numbers of z, counted from 0, one by one")
-    what.add_argument("--timelapse", type=Path, metavar="RUN", help="the sample grids of a run's folder, as a film")
-    what.add_argument("--neighbours", action="store_true", help="the training faces nearest to each generated one")
+    group = parser.add_argument_group("what to show", "real beside generated faces, or one of these:")
+    show = group.add_mutually_exclusive_group().add_argument
+    show("--walk", type=seed_list, metavar="SEEDS", help="an interpolation from each of these faces to the next, and back")
+    show("--sweep", type=seed_list, metavar="PLACES", help="change these numbers of z, counted from 0, one by one")
+    show("--timelapse", type=Path, metavar="RUN", help="the sample grids of a run folder, as a film")
+    show("--neighbours", action="store_true", help="the training face nearest to each generated one")
+    add = parser.add_argument_group("faces and files").add_argument
     add("--n", type=number(int, 1, 10_000), help="how many faces (default: 64 on each side; with --neighbours 8)")
-    add("--seed", type=seed, default=0, help="the first of the generated faces (default: 0)")
-    add("--data", default="imgs", metavar="DIR", help="packed faces (default: imgs)")
-    add("--weights", metavar="FILE", help="what train.py saved (default: those that generator.py draws with)")
+    add("--seed", type=seed, default=0, help="the first of the generated faces")
+    add("--data", default="imgs", metavar="DIR", help="packed faces")
+    add("--weights", metavar="FILE", help="weights that train.py saved (default: those that generator.py draws with)")
     add("--out", type=partial(picture_path, endings=(".png", ".jpg", ".jpeg", ".webp", ".gif", ".mp4")), metavar="FILE",
-        help="(default: in Generate/, named after what it shows)")
-    add("--device", choices=("auto", "cpu", "gpu"), default="auto", help="(default: auto, a GPU where there is one)")
-    return parser.parse_args()
+        help="the picture or film (default: in Generate/, named after its content)")
+    add("--device", choices=("auto", "cpu", "gpu"), default="auto", help="auto: a GPU where there is one")
+    return parser
 
 
 def out_path(options, default, film=False):
-    """Where the picture goes. Raises UserError where its ending is of another kind than what is shown."""
+    """The path of the picture. Raises UserError where its ending is that of a film, and the picture is none."""
     path = options.out or Path("Generate") / default
     if path.suffix.lower() in (".gif", ".mp4") and not film:
         raise UserError(f"--out {path}: this is one picture, not a film; name a .png file")
@@ -61,17 +62,16 @@ def out_path(options, default, film=False):
 
 
 def save_film(path, frames, seconds):
-    """A film, of any kind. Raises UserError where .mp4 cannot be written here."""
+    """Writes a film in any format. Raises UserError where packages for .mp4 are missing."""
     try:
         figures.save_film(path, frames, seconds)
     except ImportError as error:
         raise UserError(f"--out {path}: .mp4 needs packages that are not installed ({error}); type: "
-                        "pip install 'imageio[ffmpeg]', "
-                        "or name a .gif file") from None
+                        "pip install 'imageio[ffmpeg]', or name a .gif file") from None
 
 
 def contrast(generator, options):
-    """Real faces on the left, generated ones on the right."""
+    """Real faces at the left, generated ones at the right."""
     reals = DataReader(options.data, options.n or 64, seed=options.seed).gather(0)[0]
     fakes = draw_faces(generator, face_inputs(generator.plan, range(options.seed, options.seed + len(reals))))
     path = out_path(options, "contrast.png")
@@ -80,14 +80,14 @@ def contrast(generator, options):
 
 
 def walk(generator, options):
-    """The way through the faces of some seeds and back to the first."""
+    """An interpolation through the faces of some seeds and back to the first; as a strip without the way back."""
     if len(options.walk) < 2:
         raise UserError("--walk: name two seeds or more, such as 1,5,9")
     path = out_path(options, "walk.gif", film=True)
     strip = path.suffix.lower() not in (".gif", ".mp4", ".webp")
     z = face_inputs(generator.plan, options.walk)
     steps, ends = (IN_STRIP, z[1:]) if strip else (FRAMES, np.roll(z, -1, axis=0))
-    shares = np.arange(steps) / steps  # the end of a way is the start of the next
+    shares = np.arange(steps) / steps  # the end of each part is the start of the next
     inputs = np.concatenate([between(generator.plan, one, other, shares) for one, other in zip(z, ends)])
     if strip:
         faces = draw_faces(generator, np.concatenate([inputs, z[-1:]]))
@@ -96,11 +96,11 @@ def walk(generator, options):
         faces = draw_faces(generator, inputs)
         larger = max(1, SIDE // generator.size)
         save_film(path, faces.repeat(larger, axis=1).repeat(larger, axis=2), SECONDS * len(options.walk))
-    return f"{len(faces)} faces on the way through {len(options.walk)} seeds: {path}"
+    return f"{len(faces)} faces of an interpolation through {len(options.walk)} seeds: {path}"
 
 
 def sweep(generator, options):
-    """One face, with one number of z changed at a time: a row for each."""
+    """One face, with one number of z changed at a time: a row for each number."""
     wrong = [place for place in options.sweep if place >= generator.plan.z_dim]
     if wrong:
         raise UserError(f"--sweep {wrong[0]}: z has {generator.plan.z_dim} numbers, counted from 0 to {generator.plan.z_dim - 1}")
@@ -116,16 +116,16 @@ def sweep(generator, options):
 
 
 def sample_grid(path):
-    """A picture of a run's samples, in RGB. Raises UserError for a damaged one."""
+    """A sample grid of a run, in RGB. Raises UserError for a damaged one."""
     try:
         with decoded(read_file(path, MAX_BYTES)) as (picture, _, _):
             return picture
-    except Exception as error:  # whatever a broken file makes a decoder say
+    except Exception as error:  # a decoder may raise any for a damaged file
         raise UserError(f"{path}: {reason(error)}; delete it, and the film is made of the others") from None
 
 
 def timelapse(options):
-    """The sample grids of a run, one after the other; the last stays for two seconds."""
+    """The sample grids of a run, one after the other."""
     paths = sorted((options.timelapse / "samples").glob("[0-9]*.png"), key=lambda path: (len(path.stem), path.stem))
     if not paths:
         raise UserError(f"--timelapse {options.timelapse}: has no samples/*.png; name the folder of a run of train.py")
@@ -133,14 +133,14 @@ def timelapse(options):
     if path.suffix.lower() in (".png", ".jpg", ".jpeg"):
         raise UserError(f"--out {path}: is one picture; name a .gif or .mp4 file")
     grids = [sample_grid(path) for path in paths]
-    side = min(MAX_IN_FILM, grids[0].width)  # a folder may hold grids of another size
+    side = min(MAX_IN_FILM, grids[0].width)  # a folder may hold grids of several sizes
     frames = [np.asarray(grid.resize((side, side))) for grid in grids]
-    save_film(path, np.stack(frames + frames[-1:] * 20), len(frames) / 10 + 2)
+    save_film(path, np.stack(frames + frames[-1:] * LAST), (len(frames) + LAST) / 10)
     return f"{len(frames)} sample grids, from {paths[0].stem} to {paths[-1].stem}: {path}"
 
 
 def neighbours(generator, options):
-    """Each generated face, and the training face nearest to it, beside the distance."""
+    """Each generated face above the training face nearest to it."""
     training = DataReader(options.data, 1)
     if training.size != generator.size:
         raise UserError(f"--data {options.data}: its faces have {training.size} px, the generated ones {generator.size}; name "
@@ -154,8 +154,8 @@ def neighbours(generator, options):
 
 
 def main():
-    """The command: reads its options and draws the figure."""
-    options = read_options()
+    """The command: draws the picture or film."""
+    options = build_parser().parse_args()
     if options.timelapse:
         print(timelapse(options))
         return

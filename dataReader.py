@@ -25,11 +25,11 @@ from training.randomness import draws
 
 
 def map_array(path, dtype, wanted):
-    """Opens a .npy file of that type and shape (None: any length) without reading it; returns the array and the `mmap` under it.
+    """Opens a .npy file of this type and shape (None: any length) without reading it; returns the array and the `mmap` under it.
 
-    Raises UserError where it is another, and FileNotFoundError where there is none.
+    Raises UserError for a file of another type or shape, and FileNotFoundError where there is none.
     """
-    if Path(path).exists() and not Path(path).is_file():  # a pipe would be waited for
+    if Path(path).exists() and not Path(path).is_file():  # opening a pipe would wait for a writer
         raise UserError(f"{path}: not a file; name another, or run pretreat.py again")
     with open(path, "rb") as file:
         try:
@@ -56,7 +56,7 @@ def map_faces(path):
 
 
 class Manifest(Struct):
-    """What is needed of manifest.json."""
+    """The parts of manifest.json that are needed here."""
 
     size: Size
     crop: Text
@@ -68,8 +68,10 @@ class Manifest(Struct):
 
 
 def read_manifest(path, count, size):
-    """What pretreat.py wrote about `count` faces of `size` px, as a dict. Raises UserError where it is damaged
-    or of other faces."""
+    """The manifest that pretreat.py wrote for `count` faces of `size` px, as a dict.
+
+    Raises UserError where it is damaged or belongs to other faces.
+    """
     again = "run pretreat.py again"
     try:
         manifest = checked(parsed(read_file(path, MAX_MANIFEST), path, again), Manifest, path, again)
@@ -82,7 +84,7 @@ def read_manifest(path, count, size):
 
 def normalise(faces):
     """uint8 faces [B, S, S, 3] → float32 tensor [B, 3, S, S] in [-1, 1], computed on the device."""
-    # In this order, and scaled in place: on a CPU other orders take up to ten times as long.
+    # In this order, and scaled in place: on a CPU other orders take up to ten times the time.
     return paddle.to_tensor(faces).astype("float32").scale_(1 / 127.5, bias=-1.0).transpose([0, 3, 1, 2])
 
 
@@ -90,15 +92,15 @@ class DataReader:
     """Batches of the faces that pretreat.py packed into the folder `path`, in a new random order each epoch.
 
     split       "train", "heldout" or "all"
-    batch_size  faces a batch over all ranks; a set smaller than that gives smaller batches
+    batch_size  faces in a batch, over all ranks; a smaller set gives smaller batches
     flip        mirror each face with probability 1/2
-    seed        which orders and flips
+    seed        of orders and flips
     rank, ranks of the faces of each batch, this process takes those at rank, rank + ranks, …
-    where       take the faces with these attributes alone, such as "Smiling=1,Male=-1"
-    conditional attributes that come with each batch as labels, such as "Smiling,Male"
+    where       take only the faces with these attributes, such as "Smiling=1,Male=-1"
+    conditional attributes that are the labels of each batch, such as "Smiling,Male"
 
-    The faces stay on the disk, memory-mapped; one thread gathers the next batch while this one is used. There are
-    no worker processes and no shared memory, which is tiny on AI Studio. Raises UserError for a folder without faces.
+    The faces stay on the disk, memory-mapped; one thread gathers the next batch while this one is used. There are no worker
+    processes and no shared memory, which is tiny on AI Studio. Raises UserError for a folder without faces.
     """
 
     def __init__(self, path, batch_size, split="train", flip=False, seed=0, rank=0, ranks=1, where="", conditional=""):
@@ -107,7 +109,7 @@ class DataReader:
             self.faces, self._mapping = map_faces(self.path / "faces.npy")
             self.manifest = read_manifest(self.path / "manifest.json", *self.faces.shape[:2])
         except (FileNotFoundError, NotADirectoryError):
-            raise UserError(f"{path}: no packed faces there; run pretreat.py first, or name their folder") from None
+            raise UserError(f"{path}: no packed faces in this folder; run pretreat.py first, or name another") from None
         self.size = self.faces.shape[1]
         attributes = self.manifest.get("attributes", [])
         wanted = parse_wanted(where, attributes, "--where")
@@ -125,7 +127,7 @@ class DataReader:
                             f"{path}: no face is in the split {split!r}; run pretreat.py with another --holdout")
         self.batch_size = min(batch_size, len(self.rows))
         if self.batch_size % ranks:
-            raise UserError(f"--batch {self.batch_size} cannot be shared out evenly among {ranks} devices; use "
+            raise UserError(f"--batch {self.batch_size} cannot be divided evenly among {ranks} devices; use "
                             f"--batch {self.batch_size - self.batch_size % ranks or ranks}")
         self.batches_per_epoch = len(self.rows) // self.batch_size
         self._order = lru_cache(maxsize=2)(self._order)
@@ -133,6 +135,12 @@ class DataReader:
     def __len__(self):
         """How many faces the split has."""
         return len(self.rows)
+
+    def describe(self):
+        """What the batches are made of, as one phrase."""
+        which = f" with {self.where}" if self.where else ""
+        return (f"{len(self)} faces{which} of {self.size} px in {self.path}, {self.batches_per_epoch} batches of "
+                f"{self.batch_size} an epoch")
 
     def _read_labels(self, attributes):
         path = self.path / "labels.npy"
@@ -145,25 +153,30 @@ class DataReader:
         return labels
 
     def label_sample(self, most=256):
-        """The attributes that come as labels → those of some of the split's faces, the same ones for all: lists of -1 and 1."""
+        """The conditional attributes → their labels for some of the split's faces, the same faces for all: lists of -1 and 1."""
         some = self.labels_given[self.rows[figures.evenly(len(self.rows), most)]]
         return dict(zip(self.conditional, some.T.tolist()))
 
     def label_digest(self):
-        """A digest of which faces the labels choose, and which labels come along; "" where labels play no part."""
+        """A digest of the faces that `where` chooses and of the labels of the batches; "" without `where` and `conditional`."""
         if not self.where and not self.conditional:
             return ""
         return hashlib.blake2b(self.rows.tobytes() + self.labels_given[self.rows].tobytes(), digest_size=8).hexdigest()
 
+    def facts(self):
+        """What the weights of a run depend on, of its data: a dict; see `fingerprint`, `label_digest`, and `label_sample`."""
+        return {"size": self.size, "pictures": self.fingerprint(), "where": self.where, "conditional": ",".join(self.conditional),
+                "labelled": self.label_digest(), "labels": self.label_sample()}
+
     def held_out_faces(self, most):
-        """At most so many of the faces that are kept out of training, evenly spread: uint8 [N, S, S, 3]."""
+        """The held-out faces, evenly spread, `most` at most: uint8 [N, S, S, 3]."""
         rows = self.held_out_rows
         return self.faces[rows[figures.evenly(len(rows), most)]] if len(rows) else self.faces[:0]
 
     def fingerprint(self, pixels=True):
-        """A digest of which pictures these are, in which order, cropped how, which are held out, and of their `pixels`.
+        """A digest of the pictures' names, their order, their crop, which are held out, and, with `pixels`, of their pixels.
 
-        Sets that were packed before manifests had a digest of the pixels keep the fingerprint they had.
+        For faces packed by versions without a digest of the pixels the fingerprint stays the same.
         """
         facts = [self.manifest[key] for key in ("size", "crop", "names", "held_out", "digest")
                  if key in self.manifest and (pixels or key != "digest")]
@@ -172,8 +185,8 @@ class DataReader:
     def batches(self, start_step=0):
         """Yields (faces, labels) for the steps start_step, start_step + 1, …, without end.
 
-        Faces are float32 tensors [B, 3, S, S] in [-1, 1]; labels float32 [B, K] of -1 and 1, or None where none are given.
-        Which faces a step gets depends on (seed, step) alone. An epoch leaves out what does not fill a batch.
+        Faces are float32 tensors [B, 3, S, S] in [-1, 1]; labels float32 [B, K] of -1 and 1, or None without `conditional`. The
+        faces of a step depend on (seed, step) alone. An epoch leaves out the faces that do not fill a batch.
         """
         with ThreadPoolExecutor(1, "reader") as thread:
             step = start_step
@@ -193,7 +206,7 @@ class DataReader:
         if self.flip:
             flipped = draws(self.seed, "flip", step).random(self.batch_size)[mine] < 0.5
             faces[flipped] = faces[flipped, :, ::-1]
-        if hasattr(mmap, "MADV_DONTNEED"):  # the system keeps what it likes; this process stays small
+        if hasattr(mmap, "MADV_DONTNEED"):  # the process stays small; the system may keep the pages in its cache
             self._mapping.madvise(mmap.MADV_DONTNEED)
         return faces, self.labels_given[rows]
 
@@ -201,15 +214,19 @@ class DataReader:
         return draws(self.seed, "order", epoch).permutation(self.rows)
 
 
-def main():
-    """The command: reads its options and draws the figure."""
+def build_parser():
+    """The parser of the command's options."""
     parser = Parser(__doc__)
-    parser.add_argument("--data", default="imgs", metavar="DIR", help="packed faces (default: imgs)")
-    parser.add_argument("--out", type=picture_path, default=Path("Output/training_images.png"), metavar="FILE",
-                        help="the picture (default: Output/training_images.png)")
-    parser.add_argument("--n", type=number(int, 1, 10_000), default=64, help="how many faces (default: 64)")
-    options = parser.parse_args()
+    add = parser.add_argument
+    add("--data", default="imgs", metavar="DIR", help="packed faces")
+    add("--out", type=picture_path, default=Path("Output/training_images.png"), metavar="FILE", help="the picture")
+    add("--n", type=number(int, 1, 10_000), default=64, help="how many faces")
+    return parser
 
+
+def main():
+    """The command: draws the figure."""
+    options = build_parser().parse_args()
     reader = DataReader(options.data, options.n)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     figures.save_titled_grids(options.out, {"Training Images": reader.gather(0)[0]})

@@ -1,7 +1,7 @@
 """Draws new faces with trained weights. A seed is a face: the same seed and weights give the same face again.
 
     python generator.py --n 16                  # your run, or the pretrained generator → Generate/
-    python generator.py --seeds 7,20-29         # these faces, each the same as in any other call
+    python generator.py --seeds 7,20-29         # the faces of these seeds
     python generator.py --attr Smiling=1        # with weights that were trained with --conditional
     python generator.py --export model          # for other programs: a static Paddle model, ONNX, and an example
 """
@@ -21,13 +21,13 @@ from support.files import claim, sweep
 from training.checkpoint import describe_generator, find_generator, load_generator
 from training.randomness import face_inputs
 
-MOST_IN_GRID = 400
+MAX_IN_GRID = 400  # faces
 
 
 def draw_and_save(generator, seeds, wanted, folder, batch_size):
-    """Draws the faces of `seeds`, with the attributes `wanted`, into `folder`, `batch_size` at a time, each as seedNNNN.png.
+    """Draws the faces of `seeds`, with the attributes `wanted`, into `folder`, each as seedNNNN.png, in batches.
 
-    Returns the first of them for the grid. Drawing and writing each take all cores, so they take turns.
+    Returns the first of them for the grid, uint8 [N, S, S, 3]. A batch is drawn, then written, for each uses all cores.
     """
     in_grid = []
     with ThreadPoolExecutor(usable_cpus(), "writer") as threads:
@@ -35,35 +35,38 @@ def draw_and_save(generator, seeds, wanted, folder, batch_size):
             some = seeds[start:start + batch_size]
             faces = draw_faces(generator, face_inputs(generator.plan, some, wanted), batch_size)
             paths = [folder / f"seed{seed:04d}.png" for seed in some]
-            list(threads.map(figures.save_picture, paths, faces))  # raises what a thread raised
-            in_grid += list(faces[:MOST_IN_GRID - len(in_grid)])
+            list(threads.map(figures.save_picture, paths, faces))  # list() raises the error of a thread
+            in_grid += list(faces[:MAX_IN_GRID - len(in_grid)])
     return np.stack(in_grid)
 
 
-def main():
-    """The command: reads its options and draws the faces."""
+def build_parser():
+    """The parser of the command's options."""
     parser = Parser(__doc__)
     add = parser.add_argument
     which = parser.add_mutually_exclusive_group()
-    which.add_argument("--n", type=count, default=16, help="how many faces (default: 16)")
-    which.add_argument("--seeds", type=seed_list, metavar="LIST", help="these faces, such as 0,4-6, instead of --n")
+    which.add_argument("--n", type=count, default=16, help="how many faces")
+    which.add_argument("--seeds", type=seed_list, metavar="LIST", help="the faces of these seeds, such as 0,4-6, instead of --n")
     add("--seed", type=seed, help="the first of --n seeds in a row (default: 0)")
     add("--attr", default="", metavar="A=1,B=-1",
-        help="faces with these attributes, of weights trained with --conditional; the others are left to chance")
-    add("--weights", metavar="FILE",
-        help="what train.py saved (default: the best of Output, or of the runs beside it, else the pretrained ones)")
-    add("--out", type=Path, default=Path("Generate"), metavar="DIR", help="(default: Generate)")
+        help="faces with these attributes, of weights trained with --conditional; other attributes are random")
+    add("--weights", metavar="FILE", help="weights that train.py saved (default: the best of Output, or of the runs beside it, "
+        "else the pretrained ones)")
+    add("--out", type=Path, default=Path("Generate"), metavar="DIR", help="folder for the faces")
     add("--export", type=Path, metavar="DIR", help="write the generator for other programs, instead of drawing")
-    add("--batch", type=number(int, 1), default=100, help="faces at a time (default: 100); less takes less memory")
-    add("--device", choices=("auto", "cpu", "gpu"), default="auto", help="(default: auto, a GPU where there is one)")
-    options = parser.parse_args()
-    if options.seeds and options.seed is not None:
-        raise UserError("--seed goes with --n; --seeds says all by itself")
+    add("--batch", type=number(int, 1), default=100, help="faces drawn at the same time; fewer take less memory")
+    add("--device", choices=("auto", "cpu", "gpu"), default="auto", help="auto: a GPU where there is one")
+    return parser
 
+
+def main():
+    """The command: draws the faces, or exports the generator."""
+    options = build_parser().parse_args()
+    if options.seeds and options.seed is not None:
+        raise UserError("--seed goes with --n, not with --seeds")
     if options.export and (options.seeds or options.seed is not None or options.attr):
         raise UserError("--export writes the generator itself; --seed, --seeds and --attr are for drawing")
-
-    choose_device("cpu" if options.export else options.device)  # where the models are compared with it
+    choose_device("cpu" if options.export else options.device)  # an export is compared with the network on the CPU
     weights = options.weights or find_generator()
     generator, facts = load_generator(weights)
     print(f"{weights}: {describe_generator(facts)}")
@@ -73,7 +76,7 @@ def main():
         print(f"next: cd {options.export} && python example.py")
         return
     if options.attr and not facts["labels"]:
-        raise UserError(f"--attr {options.attr}: these weights know no attributes; train some with train.py --conditional")
+        raise UserError(f"--attr {options.attr}: these weights have no attributes; train some with train.py --conditional")
     wanted = parse_wanted(options.attr, list(facts["labels"]), "--attr")
     first = options.seed or 0
     seeds = options.seeds or range(first, first + options.n)
@@ -82,7 +85,7 @@ def main():
         sweep(options.out)
         in_grid = draw_and_save(generator, seeds, wanted, options.out, options.batch)
         figures.save_picture(options.out / "grid.png", figures.grid(in_grid))
-    shown = "" if len(in_grid) == len(seeds) else f" (the first {MOST_IN_GRID})"
+    shown = "" if len(in_grid) == len(seeds) else f" (the first {MAX_IN_GRID})"
     show = "python contrast.py" if Path("imgs/faces.npy").exists() else "python contrast.py --walk 1,5,9"
     chosen = f" --weights {options.weights}" if options.weights else ""
     print(f"{len(seeds)} faces: {options.out}/seed{seeds[0]:04d}.png …, together{shown} in "

@@ -1,10 +1,10 @@
-"""The pretrained generator for programs of other people, through paddle.hub."""
+"""The pretrained generator for other programs, through paddle.hub."""
 import sys
-from contextlib import contextmanager as _contextmanager  # what paddle.hub.list is not to show has a _
+from contextlib import contextmanager as _contextmanager  # paddle.hub.list does not show names with a _
 from pathlib import Path as _Path
 from types import MethodType as _MethodType
 
-dependencies = ["paddle", "numpy", "safetensors", "msgspec", "psutil"]  # paddle.hub.load says which of them are missing
+dependencies = ["paddle", "numpy", "safetensors", "msgspec", "psutil"]  # paddle.hub.load names those that are missing
 
 
 def celeba64():
@@ -19,11 +19,11 @@ def celeba64():
     with _own_modules():
         from network import draw_faces
         from support.device import tune_cpu
-        from training.checkpoint import SHIPPED, load_generator
+        from training.checkpoint import PRETRAINED, load_generator
         from training.randomness import face_inputs
 
         tune_cpu()
-        generator, _ = load_generator(SHIPPED)
+        generator, _ = load_generator(PRETRAINED)
 
     def faces(self, seeds):
         return draw_faces(self, face_inputs(self.plan, seeds))
@@ -34,7 +34,7 @@ def celeba64():
 
 @_contextmanager
 def _own_modules():
-    """Inside the block, modules are those of this folder; before and after it, other programs' modules of the same names."""
+    """Inside the block, modules come from this folder; after it, modules of the same names are the caller's again."""
     folder = _Path(__file__).resolve().parent
     names = {path.stem for path in folder.iterdir() if path.suffix == ".py" or path.is_dir()} - {"hubconf"}
 

@@ -69,48 +69,46 @@ def spectral_conv(number, inputs, outputs, **geometry):
             (f"act{number}", nn.LeakyReLU(0.2))]
 
 
-def layer_widths(size, channels):
-    """Channels of the layers between the picture and the 4×4 map, the one next to the picture first.
+def multiples(size):
+    """Widths of the layers between the picture and the 4×4 map, as multiples of the first; the one next to the picture first.
 
-    They double at each halving of the picture, up to 8 × `channels`: 64, 128, 256, 512 for a picture of 64 px.
-    Raises ValueError for a size that no network is made for.
+    They double at each halving of the picture, up to WIDEST: 1, 2, 4, 8 for a picture of 64 px.
     """
-    if size not in SIZES:
-        raise ValueError(f"there is no network for pictures of {size} px; the sizes are {', '.join(map(str, SIZES))}")
-    halvings = SIZES.index(size) + 2
-    return [channels * min(2 ** i, WIDEST) for i in range(halvings)]
+    return [min(2 ** i, WIDEST) for i in range(SIZES.index(size) + 2)]
+
+
+def dcgan_generator(size, inputs, width, up):
+    """The layers of G: z [N, inputs] as a 1×1 map → 4×4 → … → the picture, doubled in size by one of UPSAMPLINGS."""
+    widths = [width(64 * multiple) for multiple in multiples(size)][::-1]
+    double = UPSAMPLINGS[up]
+    layers = [("start", nn.Unflatten(1, [inputs, 1, 1])), *deconv_bn(1, inputs, widths[0], stride=1, padding=0)]
+    for i, (before, after) in enumerate(zip(widths, widths[1:]), 2):
+        layers += deconv_bn(i, before, after, double)
+    return [*layers, (f"deconv{len(widths) + 1}", double(widths[-1], 3)), ("tanh", nn.Tanh())]
+
+
+def dcgan_discriminator(size, width, outputs, spectral_norm):
+    """The layers of D: the picture → … → 4×4 → 1×1, halved by each. Spectral normalisation takes the place of batch norm."""
+    widths = [width(64 * multiple) for multiple in multiples(size)]
+    last = conv(widths[-1], outputs, stride=1, padding=0, bias=spectral_norm)
+    if spectral_norm:
+        block, last, layers = spectral_conv, nn.utils.spectral_norm(last), spectral_conv(1, 3, widths[0])
+    else:  # The paper leaves batch normalisation out of the first layer: D must see the pictures' own colours.
+        block, layers = conv_bn, [("conv1", conv(3, widths[0])), ("act1", nn.LeakyReLU(0.2))]
+    for i, (before, after) in enumerate(zip(widths, widths[1:]), 2):
+        layers += block(i, before, after)
+    return [*layers, (f"conv{len(widths) + 1}", last)]
 
 
 class Generator(Sequential):
-    """Draws pictures: float32 z [N, z_dim] → float32 [N, 3, size, size] in [-1, 1]."""
-
-    def __init__(self, size=64, z_dim=100, channels=64, up="deconv"):
-        widths = layer_widths(size, channels)[::-1]
-        double = UPSAMPLINGS[up]
-        layers = deconv_bn(1, z_dim, widths[0], stride=1, padding=0)  # 1×1 → 4×4
-        for i in range(1, len(widths)):
-            layers += deconv_bn(i + 1, widths[i - 1], widths[i], double)
-        layers += [(f"deconv{len(widths) + 1}", double(widths[-1], 3)), ("tanh", nn.Tanh())]
-        super().__init__(*layers)
-        self.size = size
-
-    def forward(self, z):
-        return super().forward(z.unsqueeze([2, 3]))
+    """Draws pictures: float32 z [N, inputs] → float32 [N, 3, size, size] in [-1, 1]. Its layers: see zoo.py."""
 
 
 class Discriminator(Sequential):
-    """Judges pictures: float32 [N, 3, size, size] in [-1, 1] → float32 logits [N]; above 0 it says "real"."""
+    """Judges pictures: float32 [N, 3, size, size] in [-1, 1] → float32 logits [N]; above 0 it says "real".
 
-    def __init__(self, size=64, channels=64, spectral_norm=False, outputs=1):
-        widths = layer_widths(size, channels)
-        last = conv(widths[-1], outputs, stride=1, padding=0, bias=spectral_norm)  # 4×4 → 1×1
-        if spectral_norm:
-            block, last, layers = spectral_conv, nn.utils.spectral_norm(last), spectral_conv(1, 3, widths[0])
-        else:  # The paper leaves batch normalisation out of the first layer: D must see the pictures' own colours.
-            block, layers = conv_bn, [("conv1", conv(3, widths[0])), ("act1", nn.LeakyReLU(0.2))]
-        for i in range(1, len(widths)):
-            layers += block(i + 1, widths[i - 1], widths[i])
-        super().__init__(*layers, (f"conv{len(widths) + 1}", last))
+    Its layers: see zoo.py.
+    """
 
     def forward(self, pictures):
         return to_logits(super().forward(pictures))
@@ -191,6 +189,11 @@ def lsgan_g_loss(fake_logits):
 LOSSES = {"bce": (bce_d_loss, bce_g_loss), "softmax": (bce_d_loss, bce_g_loss), "minimax": (bce_d_loss, minimax_g_loss),
           "hinge": (hinge_d_loss, hinge_g_loss), "lsgan": (lsgan_d_loss, lsgan_g_loss)}
 SMOOTHED = ("bce", "softmax", "minimax")  # those whose reals have a probability to reach
+
+
+def certainty(name, smoothing=0.0):
+    """D's mean probabilities of "real" on reals and on fakes beyond which it makes hardly an error, with a loss of that name."""
+    return (0.95 * (1 - smoothing), 0.05) if name in SMOOTHED else (0.7, 0.3)  # the others' targets are ±1, sigmoid: .73, .27
 
 
 def choose_losses(name, smoothing=0.0):

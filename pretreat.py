@@ -1,11 +1,11 @@
 """Photos → packed faces: decodes, crops and resizes pictures on all CPUs into one file that trains fast.
 
-    python pretreat.py                          # finds CelebA, here or among AI Studio's data sets → imgs/
+    python pretreat.py                          # CelebA, found here or among AI Studio's data sets → imgs/
     python pretreat.py --input photos more.zip  # your own photos of one face each: folders and .zip files
-    python pretreat.py --input photos --crop face    # finds the faces in any photos, and cuts out each
-    python pretreat.py --download               # fetches CelebA first (1.4 GB)
+    python pretreat.py --input photos --crop face    # each face that is found in any photos
+    python pretreat.py --download               # CelebA, fetched first (1.4 GB)
 
-Writes imgs/faces.npy, manifest.json (what went in, what was skipped and why) and preview.png (look at it before you train).
+Writes imgs/faces.npy, manifest.json (the pictures, and why others were skipped) and preview.png (look at it before training).
 """
 from support.cli import Parser, UserError, number, printable, run_command
 
@@ -35,24 +35,24 @@ from support.schema import MAX_MANIFEST
 
 MADE_HERE = {"faces.npy", "labels.npy", "manifest.json", "preview.png"}
 CELEBA_URL = ("https://drive.usercontent.google.com/download?id=0B7EVK8r0v71pZjFTYXZWM3FlRnM&export=download&confirm=t"
-              "&resourcekey=0-dYn9z10tMJOBAkviAcfdyQ")  # as its page names it; never tried for want of a network
+              "&resourcekey=0-dYn9z10tMJOBAkviAcfdyQ")  # from CelebA's page; not tested with the real server
 CELEBA_PAGE = "http://mmlab.ie.cuhk.edu.hk/projects/CelebA.html"
 CELEBA_MD5 = "00d2c5bc6d35e252742224ab0c1e8fcb"
-CHUNK = 32  # pictures that a thread takes at a time; handing over single ones costs half as much as decoding them
+CHUNK = 32  # pictures that a thread takes at a time; with single ones the overhead is half of the decoding time
 
 
 def download_celeba(url):
-    """Fetches CelebA's archive, where it is not there yet; returns its path."""
+    """Fetches CelebA's archive unless it is there; returns its path."""
     path = Path(CELEBA + ".zip")
     if not path.exists():
         fetch(url, path, "md5", CELEBA_MD5, f"fetch {path} with a browser from {CELEBA_PAGE}, or name a mirror with --url")
     elif digest_of(path, "md5") != CELEBA_MD5:
-        raise UserError(f"{path}: is not CelebA's archive, or not all of it; move it away, or leave --download out to use it so")
+        raise UserError(f"{path}: not CelebA's archive, or a part of it; move it away, or leave out --download to use it")
     return path
 
 
 def builtin_pictures():
-    """The 100 faces that ship inside scikit-image (25×25, grey), for a machine without photos."""
+    """The built-in faces: 100 of scikit-image (25×25 px, grey), for a machine without photos."""
     from skimage.data import lfw_subset
 
     def as_png(face):
@@ -64,8 +64,8 @@ def builtin_pictures():
 
 
 class Cut(NamedTuple):
-    """What came of one picture: a digest of its file, its faces (uint8 [size, size, 3] each), how much of each was filled, and
-    why nothing or less came of it."""
+    """One picture's result: a digest of its file, its faces (uint8 [size, size, 3] each), the share of each that was filled by
+    reflection, and the reasons why it or some of its faces were skipped."""
 
     picture: str
     digest: bytes
@@ -75,7 +75,7 @@ class Cut(NamedTuple):
 
 
 def cut_picture(picture, size, crop):
-    """Reads, decodes and cuts one picture; whatever is wrong with it becomes a reason."""
+    """Reads, decodes and cuts one picture; an error of it becomes a reason."""
     digest = b""
     try:
         data = picture.read()
@@ -83,7 +83,7 @@ def cut_picture(picture, size, crop):
         return Cut(picture.name, digest, *cut_faces(data, size, crop))
     except (MemoryError, UserError):
         raise
-    except Exception as error:  # whatever a broken file makes a decoder say
+    except Exception as error:  # a decoder may raise any for a damaged file
         return Cut(picture.name, digest, [], [], [reason(error)])
 
 
@@ -98,7 +98,7 @@ def decode_all(pictures, size, crop, workers):
     try:
         for start in range(0, len(pictures), CHUNK):
             coming.append(threads.submit(cut, pictures[start:start + CHUNK]))
-            if len(coming) > 2 * workers:  # enough to keep every thread busy; more would only fill the memory
+            if len(coming) > 2 * workers:  # enough for all threads; more would take memory
                 yield coming.popleft().result()
         while coming:
             yield coming.popleft().result()
@@ -108,14 +108,14 @@ def decode_all(pictures, size, crop, workers):
 
 
 def npy_header(count, size):
-    """The head of a .npy file of uint8 [count, size, size, 3]; NumPy pads it, so its length is the same for any count."""
+    """The header of a .npy file of uint8 [count, size, size, 3]; NumPy pads it, so its length is the same for any count."""
     file = io.BytesIO()
     np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": (count, size, size, 3)})
     return file.getvalue()
 
 
 class Packed(NamedTuple):
-    """What was packed: names of the faces kept, pictures skipped as [{name, reason}], the faces' digest, how many were filled."""
+    """The result of packing: the faces' names, skipped pictures as [{name, reason}], the faces' digest, how many were filled."""
 
     names: list
     skipped: list
@@ -126,9 +126,9 @@ class Packed(NamedTuple):
 def write_faces(path, chunks, pictures, size, many):
     """Writes the faces of `chunks` (lists of `Cut`), of so many `pictures`, as one .npy file: uint8 [N, size, size, 3].
 
-    Of pictures whose files are equal the first counts. With `many` a picture may have several faces, and they are numbered. A
-    chunk leaves the memory when the next one comes, however many there are. They are written one after the other: writing into
-    a mapping of the file would take longer (a page fault every 4 KB), and crash where the disk is full.
+    Of pictures with equal files the first is kept. With `many` a picture may have several faces, and they are numbered. Chunks
+    leave the memory one by one. Faces are appended: writing into a mapping of the file would take longer (a page fault every
+    4 KB), and crash where the disk is full.
     """
     names, skipped, first, digest, filled = [], [], {}, hashlib.blake2b(digest_size=16), 0
     with open(path, "wb") as file, tqdm(total=pictures, unit="picture", disable=None) as bar:
@@ -154,21 +154,21 @@ def write_faces(path, chunks, pictures, size, many):
 
 
 def is_held_out(name, share):
-    """Whether a picture belongs to the held-out split: decided by its name alone, so that it never changes sides."""
+    """Whether a picture is held out of training: decided by its name alone, so that it stays so when others are added."""
     digest = hashlib.blake2b(name.encode(errors="surrogateescape"), digest_size=8).digest()
     return int.from_bytes(digest, "big") < share * 2**64
 
 
 def held_out_rows(names, options):
-    """The faces of the held-out split: all of a photo's or none, for one person may be in several places of it."""
+    """The rows of the held-out faces: all faces of a photo or none, for they may be of one person."""
     photos = [name.rpartition("#")[0] for name in names] if options.crop.kind == "face" else names
     return [row for row, photo in enumerate(photos) if is_held_out(photo, options.holdout)]
 
 
 def with_labels(pictures, path):
-    """Splits pictures by whether the list of attributes at `path` has them.
+    """Splits pictures by whether the list of attributes at `path` names them.
 
-    Returns the attributes, those that it has, their labels {picture's name: int8 [attributes]}, and the others as skipped.
+    Returns the attributes, the pictures named, their labels {picture's name: int8 [attributes]}, and the others as skipped.
     """
     attributes, rows = read_list(path)
     labels = {picture.name: rows.get(picture.name.rpartition("/")[2]) for picture in pictures}
@@ -180,7 +180,7 @@ def with_labels(pictures, path):
 
 
 def is_packed(folder):
-    """Whether pretreat.py made what a folder holds: a file that is named like ours may be somebody else's."""
+    """Whether pretreat.py packed the faces in a folder: other files may have the same names."""
     try:
         return {"names", "held_out"} <= json.loads(read_file(folder / "manifest.json", MAX_MANIFEST)).keys()
     except (OSError, ValueError, AttributeError, RecursionError):
@@ -212,43 +212,48 @@ def pack(pictures, sources, partial, options):
     return manifest
 
 
-def read_options():
-    """Every option of the command."""
+def build_parser():
+    """The parser of the command's options."""
     parser = Parser(__doc__)
-    add = parser.add_argument
+    add = parser.add_argument_group("photos").add_argument
     add("--input", nargs="+", metavar="PATH", help="folders and .zip files of photos (default: CelebA, where it is found)")
     add("--download", action="store_true", help=f"fetch CelebA's aligned pictures to {CELEBA}.zip first, unless it is there")
-    add("--url", help="where from (default: CelebA's own place at Google Drive)")
-    add("--out", type=Path, default=Path("imgs"), metavar="DIR", help="(default: imgs)")
-    add("--size", type=number(int, 8, 1024), default=64, help="height and width of a face, px (default: 64)")
-    add("--crop", choices=("auto", "celeba", "center", "face"), default="auto",
-        help="auto: celeba for pictures of CelebA's proportions, else the centred square; face: each face that is found "
-             "(default: auto)")
-    add("--box", type=number(int, 8), metavar="PX", help="with --crop center, the square of so many px of the photo")
-    add("--margin", type=number(int, 0, 24), metavar="PX",
-        help=f"with --crop face, the room on either side of it, in px of 64 (default: {MARGIN}; {CELEBA_MARGIN}: as in "
-             "CelebA's pictures)")
+    add("--url", help="address for --download (default: CelebA's own at Google Drive)")
     add("--attributes", nargs="?", const="", metavar="FILE",
-        help=f"pack labels along: from {ATTRIBUTES}, where it is found, or from a list like it")
-    add("--limit", type=number(int, 1), metavar="N", help="take the first N pictures only")
-    add("--workers", type=number(int, 1, 256), default=usable_cpus(), metavar="N",
-        help="threads (default: the CPUs there are)")
-    add("--holdout", type=number(float, 0, below=1), default=0.05, metavar="SHARE",
-        help="share of the pictures kept out of training, to measure on (default: 0.05)")
-    options = parser.parse_args()
+        help=f"also pack labels: from {ATTRIBUTES}, where it is found, or from another list in its format")
+    add("--limit", type=number(int, 1), metavar="N", help="take only the first N pictures")
+    add = parser.add_argument_group("faces").add_argument
+    add("--size", type=number(int, 8, 1024), default=64, help="height and width of a face, px")
+    add("--crop", choices=("auto", "celeba", "center", "face"), default="auto",
+        help="auto: celeba for pictures of CelebA's proportions, else center; celeba: the face in CelebA's aligned pictures; "
+             "center: the centred square; face: each face that is found")
+    add("--box", type=number(int, 8), metavar="PX", help="with --crop center, the side of the square, in px of the photo")
+    add("--margin", type=number(int, 0, 24), metavar="PX",
+        help=f"with --crop face, the space on each side of the face, in px of 64 (default: {MARGIN}; {CELEBA_MARGIN}: as in "
+             "CelebA's pictures)")
+    add = parser.add_argument_group("packing").add_argument
+    add("--out", type=Path, default=Path("imgs"), metavar="DIR", help="folder for the packed faces")
+    add("--holdout", type=number(float, 0, below=1), default=0.05, metavar="SHARE", help="share of pictures held out of training")
+    add("--workers", type=number(int, 1, 256), default=usable_cpus(), metavar="N", help="threads (default: as many as CPUs)")
+    return parser
+
+
+def read_options():
+    """The options of the command line. Raises UserError where some do not go together, or what they need is missing."""
+    options = build_parser().parse_args()
     for flag, value, kind in (("--box", options.box, "center"), ("--margin", options.margin, "face")):
         if value is not None and options.crop != kind:
             raise UserError(f"{flag} goes with --crop {kind}")
     if options.crop == "face":
         if options.attributes is not None:
-            raise UserError("--attributes goes with one face a picture, not with --crop face")
-        load_detector()  # says so now if it is not installed
+            raise UserError("--attributes goes with one face in each picture, not with --crop face")
+        load_detector()  # raises UserError where it is not installed
     if options.attributes == "":
         options.attributes = find(ATTRIBUTES, Path.is_file)
         if not options.attributes:
             raise UserError(f"--attributes: no {ATTRIBUTES} was found, here or among the mounted data sets; name its path")
     if options.download and options.input:
-        raise UserError("--download takes what it fetches as the input; leave --input away")
+        raise UserError("--download is itself the input; leave out --input")
     if options.url and not options.download:
         raise UserError("--url goes with --download")
     options.crop = Crop(options.crop, options.box, MARGIN if options.margin is None else options.margin)
@@ -256,14 +261,14 @@ def read_options():
 
 
 def next_command(out):
-    """What to type after packing: a run of its own for faces in a folder of their own."""
+    """The command to type next: faces in another folder than imgs get a run of their own."""
     name = out.name.removeprefix("imgs").strip("-_. ")
     data = "" if str(out) == "imgs" else f" --data {shlex.quote(str(out))}"
     return f"python train.py{data}" + (f" --out {shlex.quote(f'Output-{name}')}" if name else "")
 
 
 def main():
-    """The command: reads its options, finds the pictures, packs them, and puts the result in its place."""
+    """The command: finds the pictures and packs their faces."""
     options = read_options()
     check_own(options.out, "--out", MADE_HERE, is_packed)
     if options.download:
@@ -274,8 +279,8 @@ def main():
         print(f"input: {printable(', '.join(sources))}")
     else:
         sources, pictures = [BUILTIN], builtin_pictures()
-        print("no photos: neither --input nor a folder or .zip named img_align_celeba was found; taking the 100 small "
-              "grey faces that ship with scikit-image, enough to see that everything works")
+        print("no photos: neither --input nor a folder or .zip named img_align_celeba was found; packing the built-in faces "
+              "instead, 100 small grey ones of scikit-image, which show that everything works")
     if not pictures:
         raise UserError(f"no pictures in {', '.join(sources)} ({', '.join(PICTURES)} are looked for)")
     pictures = pictures[:options.limit]
@@ -285,8 +290,8 @@ def main():
         manifest = pack(pictures, sources, partial, options)
     print(f"kept {manifest['count']:,}, skipped {len(manifest['skipped']):,}: see {options.out}/manifest.json")
     if manifest["filled"]:
-        print(f"{manifest['filled']:,} faces reach beyond their photo's edges and were filled by reflection; a smaller --margin "
-              f"than {options.crop.margin} leaves fewer")
+        print(f"{manifest['filled']:,} faces reach beyond their photo's edges and were filled by reflection; with a smaller "
+              f"--margin than {options.crop.margin} they are fewer")
     print(f"look at {options.out}/preview.png, then: {next_command(options.out)}")
 
 

@@ -1,201 +1,205 @@
-"""Every knob of a training run, its default, and the presets. benchmarks/recipe.py measures what each of them brings."""
-from support.cli import Parser, UserError, number, printable, seed
+"""The options of train.py with their defaults, and a run's recipe: what of them decides the weights, together with the data.
 
-import shlex
-import sys
+docs/recipe.md shows what each part of the default recipe brings; benchmarks/recipe.py measures it.
+"""
+from support.cli import Parser, UserError, number, printable
+from support.cli import seed as seed_number
+
+from dataclasses import dataclass, fields, replace
 
 import zoo
 from augment import POLICIES
-from intake.sources import BUILTIN
 from network import LOSSES, SMOOTHED, UPSAMPLINGS
 from training.randomness import NOISES
 
 SMALL_SET = 50_000  # faces; with fewer, --augment auto augments
-# how long a run is by default: so many epochs, but not fewer steps, for a small set has short epochs
-EPOCHS, LEAST_STEPS = 8, 2500
+EPOCHS, MIN_STEPS = 8, 2500  # how long a run is by default: so many epochs, but not fewer steps, for a small set has short epochs
 EARLY_SAMPLES = (50, 100, 200)  # steps, beside those of --sample-every: early on, faces change fast
 EARLY_SCORES = (500, 1000, 2000)  # beside those of --eval-every
-
-# The plain recipe of the tutorials (Radford et al. 2016): one learning rate that never falls, and the samples are drawn by the
-# generator as it is at the end.
-CLASSIC = {"batch": 128, "flip": False, "augment": "off", "ema": 0, "up": "deconv", "lr": 2e-4, "halve_after": 0}
-PRESETS = {"best": {}, "classic": CLASSIC}
-
-# A run can only be gone on with when these are as they were.
-MATTERS = ("pictures", "where", "conditional", "labelled", "batch", "arch", "channels", "z_dim", "noise", "up", "spectral_norm",
-           "loss", "label_smoothing", "r1", "augment", "augment_p", "flip", "ema", "lr_d", "lr_g", "halve_after", "beta1",
-           "beta2", "seed", "d_steps", "g_steps")
-# What was in force in runs that were saved before there were these options.
-OLDER = {"where": "", "conditional": "", "labelled": "", "labels": {}, "arch": "dcgan", "noise": "normal", "up": "deconv",
-         "spectral_norm": False, "loss": "bce", "label_smoothing": 0, "r1": 0, "augment": "off", "augment_p": 1.0, "flip": False,
-         "ema": 10_000, "halve_after": 0}
+PRESETS = {
+    "best": {},
+    # The plain recipe of the tutorials (Radford et al. 2016): one learning rate that never falls, and the samples are drawn by
+    # the generator as it is at the end.
+    "classic": {"batch": 128, "flip": False, "augment": "off", "ema": 0, "up": "deconv", "lr": 2e-4, "halve_after": 0},
+}
 
 
-def parse_options(description, typed=None):
-    """The options of train.py, as `typed` (by default on the command line).
+@dataclass(frozen=True)
+class Recipe:
+    """What decides a run's weights, together with the data. Each field is the option of that name (train.py --help)."""
 
-    --preset and --arch change defaults, so what is typed beside them counts.
-    """
-    parser = Parser(description)
-    add = parser.add_argument
-    add("--preset", choices=PRESETS, default="best",
-        help="classic: the plain recipe of the tutorials, batch 128, --up deconv, --lr 2e-4, without --flip, --augment, --ema "
-             "and --halve-after (default: best)")
-    add("--data", default="imgs", metavar="DIR", help="packed faces (default: imgs)")
-    add("--out", metavar="DIR", help="the run's folder (default: Output; with the built-in faces Output-builtin)")
-    add("--fresh", action="store_true", help="start a new run, in a new numbered folder beside --out")
-    add("--epochs", type=number(int, 1),
-        help=f"passes over the faces, from the run's beginning (default: {EPOCHS}, or as many as {LEAST_STEPS:,} steps take)")
-    add("--steps", type=number(int, 1), help="steps from the run's beginning, instead of --epochs")
-    add("--seed", type=seed, default=0, help="another seed, another run (default: 0)")
+    arch: str
+    channels: int
+    z_dim: int
+    noise: str
+    up: str  # "" for networks that have no choice of it
+    spectral_norm: bool
+    batch: int
+    flip: bool
+    augment: str  # "off", or one of augment.POLICIES
+    augment_p: float
+    loss: str
+    label_smoothing: float
+    r1: float
+    d_steps: int
+    g_steps: int
+    lr_d: float
+    lr_g: float
+    halve_after: int
+    beta1: float
+    beta2: float
+    ema: float
+    seed: int
 
-    # the networks
-    add("--arch", choices=zoo.NAMES, default="dcgan",
-        help="dcgan, or another published pair of networks, which brings its source's --noise, --loss, --label-smoothing, "
-             "--d-steps and --g-steps (default: dcgan)")
-    add("--channels", type=number(int, 1), default=64, help="width of the networks (default: 64)")
-    add("--z-dim", type=number(int, 1), default=100, help="numbers that a face is drawn from (default: 100)")
-    add("--noise", choices=NOISES, default="normal",
-        help="its distribution: N(0, 1), uniform in [-1, 1), or in [0, 1) (default: normal)")
+
+def listed(steps):
+    return ", ".join(map(str, steps))
+
+
+def add_networks(add):
+    add("--arch", choices=zoo.ZOO, default="dcgan",
+        help="a published pair of networks, with its source's --noise, --loss, --label-smoothing, --d-steps and --g-steps")
+    add("--channels", type=number(int, 1), default=64, help="width of the networks")
+    add("--z-dim", type=number(int, 1), default=100, help="numbers that a face is drawn from")
     add("--up", choices=UPSAMPLINGS, default="resize",
-        help="how G doubles the size: transposed convolution, or resizing and convolution (default: resize)")
-    add("--spectral-norm", action="store_true", help="spectral normalisation of D's weights in place of batch norm")
+        help="how G doubles the size: transposed convolution, or resizing and convolution")
 
-    # what they learn from
+
+def add_data(add):
+    add("--data", default="imgs", metavar="DIR", help="packed faces")
     add("--where", default="", metavar="A=1,B=-1",
         help="train on the faces with these attributes alone (pretreat.py --attributes)")
     add("--conditional", default="", metavar="A,B",
         help="learn what these attributes look like, for generator.py --attr A=1 (pretreat.py --attributes)")
-    add("--batch", type=number(int, 2), default=16, help="faces a step, over all devices (default: 16)")
+    add("--batch", type=number(int, 2), default=16, help="faces a step, over all devices")
     add("--flip", action="store_true", default=True, help="mirror each face with probability 1/2 (the default)")
     add("--no-flip", action="store_false", dest="flip", help="leave them as they are")
     add("--augment", choices=("auto", "off", *POLICIES), default="auto",
-        help=f"change what D sees at random; auto: shift for fewer than {SMALL_SET:,} faces, else off (default: auto)")
-    add("--augment-p", type=number(float, 0, 1), default=0.5, metavar="P",
-        help="probability that a picture is changed so (default: 0.5)")
-    add("--loss", choices=LOSSES, default="bce",
-        help="bce: cross-entropy; softmax: the same with two outputs; minimax: bce, but G's saturates (default: bce)")
-    add("--label-smoothing", type=number(float, 0, below=0.5), default=0.0, metavar="S",
-        help="D is to give real faces a probability of 1 - S (default: 0)")
-    add("--r1", type=number(float, 0), default=0.0, metavar="GAMMA",
-        help="weight of the gradient penalty on real faces (default: 0, none)")
+        help=f"change what D sees at random; auto: shift for fewer than {SMALL_SET:,} faces, else off")
+    add("--augment-p", type=number(float, 0, 1), default=0.5, metavar="P", help="probability that a picture is changed so")
 
-    # how they learn
-    add("--d-steps", type=number(int, 1), default=1, help="discriminator updates a step (default: 1)")
-    add("--g-steps", type=number(int, 1), default=2, help="generator updates a step (default: 2)")
-    add("--lr", type=number(float, 0), help="Adam's learning rate, of both players (default: the two below)")
-    add("--lr-d", type=number(float, 0), metavar="LR", help="the discriminator's (default: 2e-4)")
-    add("--lr-g", type=number(float, 0), metavar="LR", help="the generator's (default: 1e-4; with another --arch 2e-4)")
+
+def add_learning(add):
+    add("--preset", choices=PRESETS, default="best",
+        help="classic: the plain recipe of the tutorials, --no-flip "
+             + " ".join(f"--{key.replace('_', '-')} {value}" for key, value in PRESETS["classic"].items() if key != "flip"))
+    ours, theirs = zoo.ZOO["dcgan"].rates, zoo.Arch._field_defaults["rates"]
+    add("--lr", type=number(float, 0), help="Adam's learning rate, of both players")
+    add("--lr-d", type=number(float, 0), metavar="LR", help=f"the discriminator's (default: --lr, else {ours[0]:g})")
+    add("--lr-g", type=number(float, 0), metavar="LR",
+        help=f"the generator's (default: --lr, else {ours[1]:g}; with another --arch {theirs[1]:g})")
     add("--halve-after", type=number(int, 0), default=7500, metavar="STEPS",
-        help="halve both learning rates after so many steps; 0: never (default: 7500)")
-    add("--beta1", type=number(float, 0, below=1), default=0.5, help="Adam's β1 (default: 0.5)")
-    add("--beta2", type=number(float, 0, below=1), default=0.999, help="Adam's β2 (default: 0.999)")
+        help="halve both learning rates after so many steps; 0: never")
     add("--ema", type=number(float, 0), default=10_000, metavar="IMAGES",
-        help="half-life of the averaged generator, in images seen; 0: no average (default: 10000)")
+        help="half-life of the averaged generator, in images seen; 0: no average")
+    add("--seed", type=seed_number, default=0, help="another seed, another run")
 
-    # the run
+
+def add_run(add):
+    add("--out", metavar="DIR", help="the run's folder (default: Output; with the built-in faces Output-builtin)")
+    add("--fresh", action="store_true", help="start a new run, in a new numbered folder beside --out")
+    add("--epochs", type=number(int, 1),
+        help=f"passes over the faces, from the run's beginning (default: {EPOCHS}, or as many as {MIN_STEPS:,} steps take)")
+    add("--steps", type=number(int, 1), help="steps from the run's beginning, instead of --epochs")
     add("--sample-every", type=number(int, 1), default=500, metavar="STEPS",
-        help=f"steps between sample grids; others early, at {', '.join(map(str, EARLY_SAMPLES))} (default: 500)")
-    add("--save-every", type=number(int, 1), default=1000, metavar="STEPS",
-        help="steps between checkpoints (default: 1000)")
+        help=f"steps between sample grids; others early, at {listed(EARLY_SAMPLES)}")
+    add("--save-every", type=number(int, 1), default=1000, metavar="STEPS", help="steps between checkpoints")
     add("--eval-every", type=number(int, 1), default=4000, metavar="STEPS",
         help="steps between scores on held-out faces, by which the best generator is kept; others early, at "
-             f"{', '.join(map(str, EARLY_SCORES))} (default: 4000)")
-    add("--device", choices=("auto", "cpu", "gpu"), default="auto", help="(default: auto, a GPU where there is one)")
+             f"{listed(EARLY_SCORES)}")
+    add("--device", choices=("auto", "cpu", "gpu"), default="auto", help="auto: a GPU where there is one")
     add("--amp", choices=("off", "auto", "bfloat16", "float16"),
         help="mixed precision; auto: bfloat16 where the device computes in it, else float16 on a GPU and float32 on a CPU "
              "(default: auto on a CPU, off on a GPU)")
     add("--visualdl", action="store_true", help="also log for VisualDL, the board that AI Studio shows")
 
+
+def add_experiments(add):
+    add("--noise", choices=NOISES, default="normal", help="distribution of z: N(0, 1), uniform in [-1, 1), or in [0, 1)")
+    add("--loss", choices=LOSSES, default="bce",
+        help="bce: cross-entropy; softmax: the same with two outputs; minimax: bce, but G's saturates")
+    add("--label-smoothing", type=number(float, 0, below=0.5), default=0.0, metavar="S",
+        help="D is to give real faces a probability of 1 - S")
+    add("--r1", type=number(float, 0), default=0.0, metavar="GAMMA", help="weight of the gradient penalty on real faces; 0: none")
+    add("--spectral-norm", action="store_true", help="spectral normalisation of D's weights in place of batch norm")
+    add("--d-steps", type=number(int, 1), default=1, help="discriminator updates a step")
+    add("--g-steps", type=number(int, 1), default=2, help="generator updates a step")
+    add("--beta1", type=number(float, 0, below=1), default=0.5, help="Adam's β1")
+    add("--beta2", type=number(float, 0, below=1), default=0.999, help="Adam's β2")
+
+
+GROUPS = {"networks": add_networks, "data": add_data, "learning": add_learning, "run": add_run, "experiments": add_experiments}
+
+
+def build_parser(description=""):
+    """The parser of train.py's options, in GROUPS."""
+    parser = Parser(description)
+    for name, add_group in GROUPS.items():
+        add_group(parser.add_argument_group(name).add_argument)
+    return parser
+
+
+def parse_options(description="", typed=None):
+    """The options of train.py, as `typed` (by default on the command line): a namespace.
+
+    --preset and --arch change defaults; what is typed beside them counts. Raises UserError where options do not go together.
+    """
+    parser = build_parser(description)
     chosen = parser.parse_args(typed)
     parser.set_defaults(**PRESETS[chosen.preset])
-    if chosen.arch != "dcgan":
-        parser.set_defaults(up="", **zoo.ZOO[chosen.arch].habits)
+    parser.set_defaults(**zoo.ZOO[chosen.arch].defaults)
     options = parser.parse_args(typed)
-    if options.arch != "dcgan" and (options.up or options.spectral_norm):
-        raise UserError("--up and --spectral-norm go with --arch dcgan alone; the other networks have their own layers")
-    if options.arch != "dcgan" and options.r1:
-        raise UserError("--r1 goes with --arch dcgan alone; layers of the other networks have no second derivative")
+    for name in zoo.SPECIAL:
+        if getattr(options, name) and name not in zoo.ZOO[options.arch].special:
+            having = " or ".join(arch for arch in zoo.ZOO if name in zoo.ZOO[arch].special)
+            raise UserError(f"--{name.replace('_', '-')} does not go with --arch {options.arch}; leave it away, or take --arch "
+                            f"{having}")
     if options.label_smoothing and options.loss not in SMOOTHED:
         raise UserError(f"--loss {options.loss} knows no probabilities to smooth; add --label-smoothing 0, or take one of "
                         f"{', '.join(SMOOTHED)}")
-    # Most sources of the other networks have one rate for both players.
-    for key, default in (("lr_d", 2e-4), ("lr_g", 1e-4 if options.arch == "dcgan" else 2e-4)):
-        if getattr(options, key) is None:
-            setattr(options, key, default if options.lr is None else options.lr)
     return options
 
 
-def settle_augmentation(options, faces):
-    """Decides what --augment auto means for a set of so many `faces`, and says so."""
+def resolve(options, faces):
+    """The Recipe that `options` mean for a training set of so many `faces`; says what --augment auto decides."""
+    values = {**vars(options)}
+    for key, rate in zip(("lr_d", "lr_g"), zoo.ZOO[options.arch].rates, strict=True):
+        if values[key] is None:
+            values[key] = rate if options.lr is None else options.lr
     if options.augment == "auto":
-        options.augment = "shift" if faces < SMALL_SET else "off"
-        if options.augment != "off":
+        values["augment"] = "shift" if faces < SMALL_SET else "off"
+        if faces < SMALL_SET:
             print(f"augmentation: D sees faces shifted at random, with probability {options.augment_p:g}, because {faces:,} "
                   "are few (--augment off turns it off)")
+    return Recipe(**{field.name: values[field.name] for field in fields(Recipe)})
 
 
-def settle_folder(options, sources):
-    """Decides where a run without --out lives, and says so where it is not Output: `sources` are those of the data's manifest.
+def defaults(**changes):
+    """The default Recipe for a large training set, with these `changes`; an `arch` or a `preset` changes other defaults, too."""
+    typed = [word for key in ("arch", "preset") if key in changes for word in (f"--{key}", changes.pop(key))]
+    return replace(resolve(parse_options(typed=typed), SMALL_SET), **changes)
 
-    A run on the built-in faces must not be in the way of one on photos, nor be what generator.py draws with.
+
+def differences(before, now, data):
+    """Where a run saved with the options `before` would have other weights than with those of `now`: phrases.
+
+    Both are dicts, of a Recipe and of DataReader.facts; `data` is the folder of the packed faces. Raises UserError where `before`
+    lacks one.
     """
-    if options.out is None:
-        builtin = sources == [BUILTIN]
-        options.out = "Output-builtin" if builtin else "Output"
-        if builtin:
-            print(f"the run lives in {options.out}, because these are the built-in faces; Output stays free for your photos")
-
-
-def total_steps(options, steps_per_epoch):
-    """How many steps the run is to have when it is done, from its beginning."""
-    if options.steps:
-        return options.steps
-    return options.epochs * steps_per_epoch if options.epochs else max(EPOCHS * steps_per_epoch, LEAST_STEPS)
-
-
-def due(step, early, every):
-    """Whether something that happens at the `early` steps and after `every` so many is due after this step."""
-    return step in early or step % every == 0
-
-
-def command(folder, steps, typed=None):
-    """What to type for the run in `folder` to go on until it has so many steps: what was `typed` (by default
-    the command line)."""
-    typed = sys.argv[1:] if typed is None else typed
-    left_out = ("--steps", "--epochs", "--out") if "--fresh" in typed else ("--steps", "--epochs")
-    words, rest = [], iter(typed)
-    for word in rest:
-        if word in left_out:
-            next(rest)  # its value
-        elif word != "--fresh" and word.partition("=")[0] not in left_out:
-            words.append(word)
-    if "--fresh" in typed:  # which makes a numbered folder
-        words += ["--out", str(folder)]
-    return shlex.join(["python", "train.py", *words, "--steps", str(steps)])
-
-
-def differences(before, options):
-    """How `options` differ from those of a run saved `before`, where that would change the weights: phrases.
-
-    Raises UserError where those of the run do not say.
-    """
-    rates = {} if before.get("lr") is None else {"lr_d": before["lr"], "lr_g": before["lr"]}
-    before = {**rates, **OLDER, **before}
-    missing = [key for key in MATTERS if key not in before]
-    if missing:
-        raise UserError(f"the run was saved by another version of this program (it does not say its {missing[0]}); start a new "
-                        "one with --fresh")
     phrases = []
-    for key in MATTERS:
-        had, wanted = before[key], getattr(options, key)
-        if had == wanted or key == "labelled" and phrases:  # other labels are no wonder where others are asked for
+    for key in (*(field.name for field in fields(Recipe)), "where", "conditional", "pictures", "labelled"):
+        if key not in before:
+            raise UserError(f"the run was saved by another version of this program (it does not say its {key}); start a new "
+                            "one with --fresh")
+        if before[key] == now[key]:
             continue
-        if key in ("pictures", "labelled"):
-            what = {"pictures": "faces", "labelled": "labels"}[key]
-            phrases.append(f"--data ({options.data} holds other {what} than those it was trained on)")
+        if key == "pictures":
+            phrases.append(f"--data ({data} holds other faces than those it was trained on)")
+        elif key == "labelled":  # other labels are expected where other faces or attributes are asked for
+            if not phrases:
+                phrases.append(f"--data ({data} holds other labels than those it was trained on)")
         else:
-            phrases.append(f"--{key.replace('_', '-')} (it has {in_words(had)}, you ask for {in_words(wanted)})")
+            phrases.append(f"--{key.replace('_', '-')} (it has {in_words(before[key])}, you ask for {in_words(now[key])})")
     return phrases
 
 

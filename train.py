@@ -8,261 +8,156 @@
 
 Stopped by Ctrl-C or cut off, the same command resumes the run.
 """
-from support.cli import UserError, printable, run_command, stop_signals
+# Here are the updates of both networks and the loop that calls them. Not here: the networks and the losses (network.py), the
+# options (recipe.py), and how a run is saved, resumed, scored and drawn (training/run.py).
+from support.cli import UserError, run_command
 
-import math
-import shlex
-from contextlib import closing, contextmanager
-from pathlib import Path
-from tempfile import TemporaryDirectory
+from contextlib import contextmanager
 
 import paddle
 import paddle.nn.functional as F
 
-import recipe
 import zoo
 from dataReader import DataReader
-from network import choose_losses, draw_faces, gradient_penalty
-from scoring import metrics
-from support import figures
+from network import choose_losses, gradient_penalty
+from recipe import parse_options, resolve
 from support.device import choose_device, choose_precision
-from support.files import claim, numbered_folder, sweep, write_json
-from training import checkpoint, ranks
-from training.monitor import LOG_EVERY, Monitor, RealFaces
-from training.players import StepDraws, build_players, frozen, networks_and_adams, set_rates, update, update_average
-from training.randomness import face_inputs, seed_layers
+from training import ranks
+from training.draws import RunDraws
+from training.players import build_players
+from training.run import Run, own_folder
 
 PENALTY_EVERY = 16  # D's updates between two gradient penalties (Karras et al. 2020, StyleGAN2: "lazy regularization")
-FEW_STEPS = 500
-FEWEST_HELD_OUT = 100  # scores against fewer faces are too noisy to say which generator is best
 
 
-def train_step(step, batches, players, options):
-    """One step: D's updates, then G's (Goodfellow et al. 2014, algorithm 1).
+class Trainer:
+    """The training step: D's updates and G's, by the `recipe`, and the averaged generator that samples are drawn with."""
 
-    Returns D's loss, G's loss, and D's mean probability of "real" on reals and on fakes, each of its player's last update,
-    on this rank's share of the batch. A conditional run draws the fakes with the labels of the real faces.
-    """
-    G, D = players.G.parallel, players.D.parallel
-    discriminator_loss, generator_loss = choose_losses(options.loss, options.label_smoothing)
+    def __init__(self, players, recipe):
+        self.G, self.D, self.average, self.autocast = players.G, players.D, players.average, players.autocast
+        self.discriminator_loss, self.generator_loss = choose_losses(recipe.loss, recipe.label_smoothing)
+        self.draws = RunDraws(recipe, ranks.RANK, ranks.COUNT)
+        self.recipe = recipe
 
-    real_batches = [next(batches) for _ in range(options.d_steps)]
-    drawn = StepDraws(step, options, real_batches[0][0].shape)
+    def step(self, step, batches):
+        """One step (counted from 0): D's updates, then G's (Goodfellow et al. 2014, algorithm 1).
 
-    for i, (reals, labels) in enumerate(real_batches, step * options.d_steps):
-        known = () if labels is None else (labels,)
-        z = drawn.z("z for D", i, labels)
-        seed_layers(options.seed, f"layers in D's update, rank {ranks.RANK}", i)
-        reals = drawn.augmented(reals, "changes of reals", i)  # outside of autocast, so that the gradient penalty gets float32
-        with players.autocast():
+        batches  yields real faces, float32 [N, 3, S, S] in [-1, 1], and their labels, float32 [N, K] of -1 and 1, or None
+
+        Returns scalars: D's loss, G's loss, and D's mean probability of "real" on reals and on fakes, each of the last update,
+        on this rank's share of the batch. A conditional run draws the fakes with the labels of the real faces.
+        """
+        d_steps, g_steps = self.recipe.d_steps, self.recipe.g_steps
+        real_batches = [next(batches) for _ in range(d_steps)]
+        self.draws.begin(step, real_batches[0][0].shape)
+        for i, (reals, labels) in enumerate(real_batches, step * d_steps):
+            d_loss, real_logits, fake_logits = self.update_discriminator(i, reals, labels)
+        for i in range(step * g_steps, (step + 1) * g_steps):
+            g_loss = self.update_generator(i, labels)
+        return d_loss, g_loss, F.sigmoid(real_logits).mean(), F.sigmoid(fake_logits).mean()
+
+    def update_discriminator(self, i, reals, labels):
+        """D's update i: maximise log D(x) + log(1 - D(G(z))). (Equation 1 of the paper; for other losses see network.LOSSES.)"""
+        G, D, known = self.G.parallel, self.D.parallel, () if labels is None else (labels,)
+        self.draws.seed_layers("layers in D's update", i)
+        reals = self.draws.augmented(reals, "changes of reals", i)  # outside of autocast: the gradient penalty takes float32
+        with self.autocast():
             with paddle.no_grad():
-                fakes = drawn.augmented(G(z), "changes of fakes for D", i)
+                fakes = self.draws.augmented(G(self.draws.z("z for D", i, labels)), "changes of fakes for D", i)
             real_logits, fake_logits = D(reals, *known), D(fakes, *known)
-        d_loss = discriminator_loss(real_logits, fake_logits)
-        update(players.D, d_loss)
-        if options.r1 and i % PENALTY_EVERY == 0:
-            penalty = gradient_penalty(players.D.network, reals, *known)  # the parallel one takes one backward for each forward
-            update(players.D, options.r1 / 2 * PENALTY_EVERY * penalty, shared=False)
+        loss = self.discriminator_loss(real_logits, fake_logits)
+        update(self.D, loss)
+        if self.recipe.r1 and i % PENALTY_EVERY == 0:
+            penalty = gradient_penalty(self.D.network, reals, *known)  # the parallel one takes one backward for each forward
+            update(self.D, self.recipe.r1 / 2 * PENALTY_EVERY * penalty, averaged=False)
+        return loss, real_logits, fake_logits
 
-    D = players.D.network  # it takes no gradients now, so there is nothing to average over the ranks
-    with frozen(D):
-        for i in range(step * options.g_steps, (step + 1) * options.g_steps):
-            z = drawn.z("z for G", i, labels)
-            seed_layers(options.seed, f"layers in G's update, rank {ranks.RANK}", i)
-            with players.autocast():
-                logits = D(drawn.augmented(G(z), "changes of fakes for G", i), *known)
-            g_loss = generator_loss(logits)
-            update(players.G, g_loss)
+    def update_generator(self, i, labels):
+        """G's update i: maximise log D(G(z)). (The non-saturating loss of the paper's section 3.)"""
+        G, D, known = self.G.parallel, self.D.network, () if labels is None else (labels,)  # D has no gradients to average
+        self.draws.seed_layers("layers in G's update", i)
+        with frozen(D):
+            with self.autocast():
+                logits = D(self.draws.augmented(G(self.draws.z("z for G", i, labels)), "changes of fakes for G", i), *known)
+            loss = self.generator_loss(logits)
+            update(self.G, loss)
+        return loss
 
-    return d_loss, g_loss, F.sigmoid(real_logits).mean(), F.sigmoid(fake_logits).mean()
+    def set_rates(self, step):
+        """The learning rates of a step: halved once `halve_after` steps are done, if not 0."""
+        share = 0.5 if 0 < self.recipe.halve_after <= step else 1.0
+        self.D.adam.set_lr(share * self.recipe.lr_d)
+        self.G.adam.set_lr(share * self.recipe.lr_g)
 
+    @paddle.no_grad()
+    def update_average(self, images_seen, step_images, ramp=0.05):
+        """Moves the averaged generator, weights and batch-norm statistics, towards the generator as it is now.
 
-def saved_facts(folder, options):
-    """What the run in `folder` saved last, as `save` below wrote it; None where nothing was saved yet.
-
-    Raises UserError when its options differ from `options` in a way that would change the weights.
-    """
-    facts = checkpoint.read_facts(folder / "checkpoint.safetensors")
-    if facts is None:
-        return None
-    differing = recipe.differences(facts["options"], options)
-    if differing:
-        raise UserError(f"the run in {folder} was started with other options: {'; '.join(differing)}. Type them as they were "
-                        "to go on with it, or add --fresh to start a new run beside it")
-    return facts
-
-
-def steps_an_epoch(reader, options):
-    """Steps in which D sees every face (nearly: see DataReader.batches) at least once."""
-    return math.ceil(reader.batches_per_epoch / options.d_steps)
-
-
-def train(options, reader, players, folder, facts, total_steps):
-    """The training loop, from where the run that saved `facts` is, until `total_steps` are done.
-
-    Returns the signal that cut it short, or None.
-    """
-    steps_per_epoch = steps_an_epoch(reader, options)
-    step_images = reader.batch_size * options.d_steps
-    start_step = facts["step"]
-    monitor = Monitor(folder, start_step, total_steps, steps_per_epoch, step_images, facts["seconds"], options.visualdl,
-                      sure=0.95 * (1 - options.label_smoothing), suspicions=facts.get("suspicions"))
-    batches = reader.batches(start_step * options.d_steps)
-    z = face_inputs(players.average.plan, range(100))  # seeds 0–99: the same hundred faces in every grid
-    reals = RealFaces(reader)
-    evaluates = len(reals.held_out) >= FEWEST_HELD_OUT
-    if not evaluates:
-        print(f"no scores: {len(reals.held_out)} faces held out of training are too few; {FEWEST_HELD_OUT} are enough "
-              "(pretreat.py --holdout)")
-
-    def look(step, keep):
-        ranks.average_statistics(players.average)
-        if ranks.RANK == 0:
-            faces = draw_faces(players.average, z)
-            if keep:
-                monitor.samples(faces)
-            if step and step % LOG_EVERY == 0:
-                monitor.judge_variety(faces, reals)
-
-    def progress(step):
-        return {"step": step, "images_seen": step * step_images, "seconds": monitor.seconds(), "options": vars(options)}
-
-    def save_generator(name, step, scores):
-        checkpoint.save_generator(folder / name, players.average, {
-            **vars(options), **progress(step), "size": reader.size, "scores": scores,
-            "data": f"{len(reader)} faces from {', '.join(Path(source).name for source in reader.manifest['sources'])}"})
-
-    def evaluate(step):
-        ranks.average_statistics(players.average)
-        if ranks.RANK > 0:
-            return {}
-        scores = metrics.quick_scores(players.average, reals.held_out)
-        if scores["swd"] < checkpoint.best_swd(folder, scores["n"]):
-            save_generator(checkpoint.BEST, step, scores)
-        return scores
-
-    def save(step, scores):
-        networks, adams = networks_and_adams(players)
-        ranks.average_statistics(*networks.values())
-        monitor.fetch()
-        if ranks.RANK > 0:
-            return
-        monitor.save_losses()
-        save_generator(checkpoint.LATEST, step, scores)
-        # Last, because it says how far the run is: when the process dies before this line, the step counts as not done.
-        checkpoint.save_run(folder / "checkpoint.safetensors", networks, adams,
-                            {**progress(step), "suspicions": monitor.suspicions})
-
-    with closing(monitor), closing(batches), stop_signals(patient=ranks.LAUNCHED) as signals:
-        if start_step == 0:
-            (folder / checkpoint.BEST).unlink(missing_ok=True)  # of a run whose checkpoint is gone
-            figures.save_picture(folder / "reals.png", figures.grid(reals.shown, columns=10))
-            look(0, keep=True)
-        saved_step = start_step
-        for step in range(start_step + 1, total_steps + 1):  # counted from 1: the steps done once this one is
-            set_rates(players, step - 1, options)
-            monitor.record(*train_step(step - 1, batches, players, options))
-            update_average(players.average, players.G.network, step * step_images, step_images, options.ema)
-
-            stopping = ranks.agreed_signal(signals, step)
-            last = step == total_steps or stopping
-            reporting = step % LOG_EVERY == 0
-            # Who stops is in a hurry. All ranks decide alike, for a status line is a meeting of theirs.
-            evaluating = evaluates and not stopping and (
-                recipe.due(step, recipe.EARLY_SCORES, options.eval_every) or step == total_steps)
-            sampling = recipe.due(step, recipe.EARLY_SAMPLES, options.sample_every) or last
-            with monitor.aside():
-                scores = evaluate(step) if evaluating else {}
-            if reporting or evaluating or last:
-                monitor.log(scores, reals)
-            if reporting or sampling:
-                look(step, keep=sampling)
-            # A small set has an epoch every few steps: the ends of several share a checkpoint.
-            epoch_ended = step % steps_per_epoch == 0 and step - saved_step >= LOG_EVERY
-            if step % options.save_every == 0 or epoch_ended or last:
-                save(step, scores)
-                saved_step = step
-            if stopping:
-                return stopping
-    return None
-
-
-def run(options, reader, folder, precision):
-    """Starts the run in `folder` or resumes it, and says so."""
-    ranks.require_same({**{key: value for key, value in vars(options).items() if key not in ("data", "out")}, "amp": precision})
-    ranks.copy_from_first(folder / "checkpoint.safetensors")
-    facts = saved_facts(folder, options)
-    start_step = facts["step"] if facts else 0
-    total_steps = recipe.total_steps(options, steps_an_epoch(reader, options))
-    if start_step >= total_steps:
-        print(f"nothing left to do: the run in {folder} has {start_step} steps already, and {total_steps} are asked for; for "
-              f"more type: {recipe.command(folder, 2 * start_step)}")
-        return
-    options.precision = precision
-    if facts and facts["options"].get("precision", precision) != precision:
-        print(f"note: the run computed in {printable(facts['options']['precision'])} so far, now it goes on in {precision}")
-    print(f"run: {folder}, " + (f"going on from step {start_step} of {total_steps}" if facts else f"{total_steps} steps"))
-    if options.fresh:
-        print(f"to go on with it later, type --out {folder} instead of --fresh")
-    if total_steps < FEW_STEPS:
-        print(f"note: {total_steps} steps are few; faces begin to show after about {FEW_STEPS}: --steps {FEW_STEPS}")
-
-    players = build_players(reader.size, options, precision)
-    if facts:
-        checkpoint.load_run(folder / "checkpoint.safetensors", *networks_and_adams(players))
-    (folder / "samples").mkdir(exist_ok=True)
-    write_json(folder / "options.json", {**vars(options), "size": reader.size, "paddle": paddle.__version__})
-    try:
-        stop = train(options, reader, players, folder, facts or {"step": 0, "seconds": 0.0}, total_steps)
-    except FloatingPointError as error:
-        raise UserError(f"training went out of hand and was stopped: {error} is no longer a finite number. The last good "
-                        f"checkpoint, if one was written, is kept in {folder}. Start again with --fresh and a smaller "
-                        "--lr, or another --seed", status=1) from None
-    if stop:
-        command = f"--out {folder} instead of --fresh" if options.fresh else "the same command"
-        raise UserError(f"stopped and saved in {folder}; {command} goes on from there", status=128 + stop)
-    print(f"done: {folder}/samples shows how the faces grew, {folder}/loss.png how the training went\n"
-          f"more steps make better faces: {recipe.command(folder, 2 * total_steps)}\n"
-          f"next: python generator.py --n 16 --weights {shlex.quote(str(checkpoint.best_of(folder)))}")
+        After `ema` images seen, half of what it was is left; with an `ema` of 0 it is the generator itself. This half-life is at
+        most the share `ramp` of all images seen so far (Karras et al. 2020, StyleGAN2-ADA).
+        """
+        half_life = min(self.recipe.ema, ramp * images_seen)
+        new_share = 1 - 0.5 ** (step_images / half_life) if half_life else 1.0
+        now = self.G.network.state_dict()
+        for name, mean in self.average.state_dict().items():
+            mean.scale_(1 - new_share).add_(now[name] * new_share)
 
 
 @contextmanager
-def own_folder(options):
-    """The run's folder, claimed by rank 0; another rank gets an empty one of its own, which goes when it is done."""
-    if ranks.RANK > 0:
-        with TemporaryDirectory() as folder:
-            yield Path(folder)
-        return
-    folder = numbered_folder(options.out) if options.fresh else Path(options.out)
-    folder.mkdir(parents=True, exist_ok=True)
-    with claim(folder):
-        sweep(folder, folder / "samples")
-        yield folder
+def frozen(network):
+    """Inside the block, the network's weights take no gradients, which saves computing them."""
+    weights = [weight for weight in network.parameters() if not weight.stop_gradient]
+    for weight in weights:
+        weight.stop_gradient = True
+    yield
+    for weight in weights:
+        weight.stop_gradient = False
+
+
+def update(player, loss, averaged=True):
+    """One step of a player's Adam down the gradient of `loss`, which is averaged over all ranks already, or now."""
+    player.scaler.scale(loss).backward()
+    if not averaged:
+        ranks.average_gradients(player.network)
+    player.scaler.step(player.adam)
+    player.scaler.update()
+    player.adam.clear_grad(set_to_zero=False)  # the next gradients take their place instead of being added to zeros
+
+
+def train(run, players, recipe):
+    """Trains from where the run is until it is done or asked to stop."""
+    trainer = Trainer(players, recipe)
+    with run.begin(players) as batches:
+        for step in range(run.step, run.total_steps):  # counted from 0
+            trainer.set_rates(step)
+            losses = trainer.step(step, batches)
+            trainer.update_average((step + 1) * run.step_images, run.step_images)
+            run.after(step, losses)
+            if run.stop_signal:
+                break
+    run.end()
 
 
 def main():
     """The command: reads its options, takes the run's folder, and trains."""
-    options = recipe.parse_options(__doc__)
+    options = parse_options(__doc__)
     reader = DataReader(options.data, options.batch, flip=options.flip, seed=options.seed, rank=ranks.RANK, ranks=ranks.COUNT,
                         where=options.where, conditional=options.conditional)
     zoo.check_size(options.arch, reader.size)
-    options.pictures, options.labelled, options.labels = reader.fingerprint(), reader.label_digest(), reader.label_sample()
-    options.where, options.conditional = reader.where, ",".join(reader.conditional)  # however they were typed
-    which = f" with {options.where}" if options.where else ""
-    print(f"data: {len(reader)} faces{which} of {reader.size} px in {options.data}, "
-          f"{reader.batches_per_epoch} batches of {reader.batch_size} an epoch")
-    recipe.settle_folder(options, reader.manifest["sources"])
-    recipe.settle_augmentation(options, len(reader))
+    print(f"data: {reader.describe()}")
+    recipe = resolve(options, len(reader))
     device = choose_device(options.device, aloud=True)
     precision = choose_precision(options.amp, device)
-    if options.spectral_norm and device == "gpu" and precision != "float32":
+    if recipe.spectral_norm and device == "gpu" and precision != "float32":
         raise UserError("--spectral-norm: Paddle computes it in float32 alone; leave --amp off")
-    if options.r1 and ranks.COUNT > 1 and device == "gpu" and not options.spectral_norm:
+    if recipe.r1 and ranks.COUNT > 1 and device == "gpu" and not recipe.spectral_norm:
         raise UserError("--r1: Paddle's synchronised batch normalisation has no second derivative; on several GPUs use it with "
                         "--spectral-norm")
     ranks.join()
-    with own_folder(options) as folder, ranks.explained():
-        run(options, reader, folder, precision)
+    with own_folder(options, reader) as folder, ranks.explained():
+        run = Run(folder, options, recipe, reader, precision)
+        if run.step < run.total_steps:
+            train(run, build_players(recipe, reader.size, reader.label_sample(), precision), recipe)
 
 
 if __name__ == "__main__":

@@ -13,8 +13,8 @@ from typing import NamedTuple
 import paddle
 import paddle.nn as nn
 
-from network import SIZES, ConditionalDiscriminator, Discriminator, Generator, bn, conv, deconv, fc, to_logits
-from training.layers import Sequential
+import network
+from network import SIZES, ConditionalDiscriminator, Discriminator, Generator, bn, conv, deconv, fc
 from weightInit import bn_initializer
 
 
@@ -131,46 +131,35 @@ def dcgan28_discriminator(size, width, outputs):
 
 
 class Arch(NamedTuple):
-    """A pair of networks, the picture sizes (px) they are made for, the source's first, and its habits, options of train.py."""
+    """A pair of networks, the picture sizes (px) they are made for, the source's first, and its settings of train.py."""
 
-    generator: Callable
-    discriminator: Callable
+    generator: Callable  # (size, inputs, width, special options) → layers; `width` gives a published width at --channels
+    discriminator: Callable  # (size, width, outputs, special options) → layers
     sizes: tuple
-    habits: dict
+    defaults: dict  # of options, in place of the usual ones
+    special: tuple = ()  # options that most other networks do not have, of SPECIAL
+    rates: tuple = (2e-4, 2e-4)  # learning rates of D and G
 
 
-UNIFORM = {"noise": "uniform", "g_steps": 1}
+SPECIAL = ("up", "spectral_norm", "r1")  # r1 needs layers with a second derivative
+PLAIN = {"up": ""}
+UNIFORM = {**PLAIN, "noise": "uniform", "g_steps": 1}
 ZOO = {
-    "fakeface128": Arch(fakeface128_generator, fakeface128_discriminator, (128,), {"noise": "uniform01", "loss": "softmax"}),
+    "dcgan": Arch(network.dcgan_generator, network.dcgan_discriminator, (64, *SIZES), {}, SPECIAL, (2e-4, 1e-4)),
+    "fakeface128": Arch(fakeface128_generator, fakeface128_discriminator, (128,),
+                        {**PLAIN, "noise": "uniform01", "loss": "softmax"}),
     "dcgan5x5": Arch(dcgan5x5_generator, dcgan5x5_discriminator, (48, *range(16, 257, 16)), UNIFORM),
     "tanh-upsample64": Arch(tanh_upsample64_generator, tanh_upsample64_discriminator, (64,), UNIFORM),
-    "upsample48": Arch(upsample48_generator, upsample48_discriminator, (48,), {"g_steps": 1}),
+    "upsample48": Arch(upsample48_generator, upsample48_discriminator, (48,), {**PLAIN, "g_steps": 1}),
     "dcgan28": Arch(dcgan28_generator, dcgan28_discriminator, (28,), {**UNIFORM, "label_smoothing": 0.1}),
 }
-NAMES = ("dcgan", *ZOO)
-
-
-class ZooGenerator(Sequential):
-    """Draws pictures: float32 [N, inputs] → float32 [N, 3, size, size] in [-1, 1]."""
-
-
-class ZooDiscriminator(Sequential):
-    """Judges pictures: float32 [N, 3, size, size] in [-1, 1] → float32 logits [N]."""
-
-    def forward(self, pictures):
-        return to_logits(super().forward(pictures))
-
-
-def sizes_of(arch):
-    """The picture sizes, px, that an architecture is made for, the usual one first."""
-    return (64, *SIZES) if arch == "dcgan" else ZOO[arch].sizes
 
 
 def check_size(arch, size):
     """Raises UserError where an architecture is not made for pictures of `size` px."""
-    usual = sizes_of(arch)[0]
-    if size not in sizes_of(arch):
-        sizes = ", ".join(map(str, sorted({*sizes_of(arch)})))
+    usual, *others = ZOO[arch].sizes
+    if size not in ZOO[arch].sizes:
+        sizes = ", ".join(map(str, sorted({usual, *others})))
         raise UserError(f"--arch {arch}: draws pictures of {sizes} px, but the packed faces have {size}; pack them again: "
                         f"python pretreat.py --size {usual} --out imgs{usual}, then train.py --data imgs{usual}")
 
@@ -184,32 +173,35 @@ class Plan(NamedTuple):
     noise: str = "normal"  # their distribution, a name in randomness.NOISES
     labels: dict = {}  # of a conditional generator: attribute → its labels, -1 or 1, in a sample of the training faces
     channels: int = 64
-    up: str = "deconv"  # for dcgan, a name in network.UPSAMPLINGS
+    up: str = "deconv"  # a name in network.UPSAMPLINGS; of no meaning for networks that have no choice of it
+
+    def width(self, published):
+        """A layer's width: `published` is that with 64 channels."""
+        return max(1, round(published * self.channels / 64))
+
+    def fits(self):
+        """Whether there is such a generator."""
+        arch, lengths = ZOO[self.arch], set(map(len, self.labels.values()))
+        return self.size in arch.sizes and (self.up != "" or "up" not in arch.special) and len(lengths) < 2
+
+
+def make_plan(recipe, size, labels):
+    """The Plan of a run's generator: a Recipe, its pictures' size in px, and the labels of a conditional one, else {}."""
+    return Plan(recipe.arch, size, recipe.z_dim, recipe.noise, labels, recipe.channels, recipe.up)
 
 
 def build_generator(plan):
     """An untrained generator; its `plan` stays with it."""
-    inputs = plan.z_dim + len(plan.labels)
-    if plan.arch == "dcgan":
-        generator = Generator(plan.size, inputs, plan.channels, plan.up)
-    else:
-        generator = ZooGenerator(*ZOO[plan.arch].generator(plan.size, inputs, scaled_by(plan.channels)))
+    arch, inputs = ZOO[plan.arch], plan.z_dim + len(plan.labels)
+    special = {"up": plan.up} if "up" in arch.special else {}
+    generator = Generator(*arch.generator(plan.size, inputs, plan.width, **special))
     generator.size, generator.plan = plan.size, plan
     return generator
 
 
-def build_discriminator(size, options):
-    """An untrained discriminator for a training run's options; one that takes labels where the run is conditional."""
-    outputs = 2 if options.loss == "softmax" else 1
-    if options.arch == "dcgan":
-        discriminator = Discriminator(size, options.channels, options.spectral_norm, outputs)
-    else:
-        discriminator = ZooDiscriminator(*ZOO[options.arch].discriminator(size, scaled_by(options.channels), outputs))
-    if not options.labels:
-        return discriminator
-    return ConditionalDiscriminator(discriminator, len(options.labels), options.spectral_norm)
-
-
-def scaled_by(channels):
-    """A function from a layer's published width, which is for 64 channels, to its width."""
-    return lambda published: max(1, round(published * channels / 64))
+def build_discriminator(plan, loss, spectral_norm=False):
+    """An untrained discriminator for the generator of this plan and a loss; one that takes labels where the plan has any."""
+    arch, outputs = ZOO[plan.arch], 2 if loss == "softmax" else 1
+    special = {"spectral_norm": spectral_norm} if "spectral_norm" in arch.special else {}
+    discriminator = Discriminator(*arch.discriminator(plan.size, plan.width, outputs, **special))
+    return ConditionalDiscriminator(discriminator, len(plan.labels), spectral_norm) if plan.labels else discriminator

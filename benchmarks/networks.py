@@ -50,11 +50,10 @@ def measure(network, inputs):
 
 def row(name):
     """The line of the table for a network, as train.py --arch builds it."""
-    options, size = recipe.parse_options("", ["--arch", name]), zoo.sizes_of(name)[0]
-    plan = zoo.Plan(name, size, options.z_dim, options.noise, {}, options.channels, options.up)
-    options.labels = {}
-    pair = [measure(zoo.build_generator(plan), paddle.zeros([1, options.z_dim])),
-            measure(zoo.build_discriminator(size, options), paddle.zeros([1, 3, size, size]))]
+    settled, size = recipe.defaults(arch=name), zoo.ZOO[name].sizes[0]
+    plan = zoo.make_plan(settled, size, {})
+    pair = [measure(zoo.build_generator(plan), paddle.zeros([1, plan.z_dim])),
+            measure(zoo.build_discriminator(plan, settled.loss), paddle.zeros([1, 3, size, size]))]
     columns = [[f"{learned / 1e6:.1f}", f"{operations / 1e9:.2f}", f"{4 * numbers / 1e6:.1f}", f"{2 * numbers / 1e6:.1f}"]
                for learned, operations, numbers in pair]
     return [f"`{name}`", str(size), *map(", ".join, zip(*columns))]
@@ -64,7 +63,7 @@ def main():
     """The command: prints the table."""
     Parser(__doc__).parse_args()
     choose_device("cpu")
-    for cells in (HEAD, ["---"] * len(HEAD), *map(row, zoo.NAMES)):
+    for cells in (HEAD, ["---"] * len(HEAD), *map(row, zoo.ZOO)):
         print("| " + " | ".join(cells) + " |", flush=True)
 
 

@@ -11,8 +11,9 @@ import train
 from dataReader import DataReader
 from support.device import choose_device, choose_precision
 from training import layers
+from training.draws import RunDraws
 from training.monitor import Monitor
-from training.players import StepDraws
+from training.players import build_players
 
 STEPS, WARM_UP = 60, 10
 PARTS = ("reader", "noise", "augmentation", "forward", "backward", "Adam", "average", "monitor", "rest")
@@ -46,21 +47,20 @@ class Clock:
 
 def profile(data, folder):
     """Runs steps of the default recipe on the packed faces in `data`; returns part → milliseconds a step, and the precision."""
-    options = recipe.parse_options("", [])
+    options = recipe.parse_options(typed=[])
     reader = DataReader(data, options.batch, flip=options.flip)
-    options.labels = {}
-    recipe.settle_augmentation(options, len(reader))
+    settled = recipe.resolve(options, len(reader))
     precision = choose_precision(options.amp, choose_device("cpu"))
-    players = train.build_players(reader.size, options, precision)
+    trainer = train.Trainer(build_players(settled, reader.size, precision=precision), settled)
     clock = Clock()
-    for owner, function, name in ((StepDraws, "__init__", "noise"), (StepDraws, "augmented", "augmentation"),
+    for owner, function, name in ((RunDraws, "begin", "noise"), (RunDraws, "augmented", "augmentation"),
                                   (layers, "run", "forward"),
                                   (paddle.Tensor, "backward", "backward"), (paddle.optimizer.Adam, "step", "Adam"),
-                                  (paddle.optimizer.Adam, "clear_grad", "Adam"), (train, "update_average", "average"),
+                                  (paddle.optimizer.Adam, "clear_grad", "Adam"), (train.Trainer, "update_average", "average"),
                                   (Monitor, "record", "monitor")):
         clock.watch(owner, function, name)
     Path(folder).mkdir(exist_ok=True)
-    monitor = Monitor(folder, 0, STEPS, 1000, options.batch)
+    monitor = Monitor(folder, 0, STEPS, 1000, settled.batch)
     batches = reader.batches()
 
     def timed_batches():
@@ -74,9 +74,9 @@ def profile(data, folder):
             if step == WARM_UP:
                 clock.seconds = dict.fromkeys(PARTS, 0.0)
             with clock.part("rest"):
-                train.set_rates(players, step, options)
-                monitor.record(*train.train_step(step, timed_batches(), players, options))
-                train.update_average(players.average, players.G.network, (step + 1) * options.batch, options.batch, options.ema)
+                trainer.set_rates(step)
+                monitor.record(*trainer.step(step, timed_batches()))
+                trainer.update_average((step + 1) * settled.batch, settled.batch)
     return {name: 1000 * seconds / (STEPS - WARM_UP) for name, seconds in clock.seconds.items()}, precision
 
 

@@ -19,9 +19,9 @@ from types import SimpleNamespace
 import recipe
 import zoo
 from dataReader import DataReader
-from evaluate import chosen, score
 from network import draw_faces
 from scoring import metrics
+from scoring.scores import chosen, score
 from support import figures
 from support.device import choose_device, usable_cpus
 from support.files import write_json
@@ -65,7 +65,7 @@ SCORES = {"swd_64": "{:.0f}", "swd_32": "{:.0f}", "swd_16": "{:.0f}", "swd_mean"
 
 def steps_of(name, images):
     """How many steps of a row see so many images."""
-    return images // recipe.parse_options("", ROWS[name].split()).batch
+    return images // recipe.parse_options(typed=ROWS[name].split()).batch
 
 
 def train_row(name, steps, options):

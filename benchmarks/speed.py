@@ -3,7 +3,7 @@
     python -m benchmarks.speed --torch /path/to/python      # everything, about 25 minutes on two cores
     python -m benchmarks.speed step sampling                # some of it
     python -m benchmarks.speed --profile                    # where the time of a default step goes
-    python -m benchmarks.speed --torch … --readme           # also puts the table into README.md and README_cn.md
+    python -m benchmarks.speed --torch … --write            # also puts the table into docs/speed.md and docs/speed_cn.md
 
 --torch names a Python that can import torch 2.13.0 (python -m venv torch && torch/bin/pip install torch==2.13.0); without
 it the comparison with PyTorch is left out. Leave the machine, a Linux one, alone meanwhile. It needs 3 GB of disk for a while.
@@ -30,11 +30,11 @@ from PIL import Image
 from benchmarks.profile_step import profile, table
 from benchmarks.worker import PRODUCTS, SIDE, STEPS
 from dataReader import DataReader, normalise
-from network import Discriminator, Generator
 from training import checkpoint
+from zoo import Plan, build_discriminator, build_generator
 
 ROOT = Path(__file__).parent.parent
-HEADS = {"README.md": "| | this program | compared with | ratio |", "README_cn.md": "| | 本程序 | 对照 | 比值 |"}
+HEADS = {"docs/speed.md": "| | this program | compared with | ratio |", "docs/speed_cn.md": "| | 本程序 | 对照 | 比值 |"}
 # as the user's shell has it: importing Paddle, above, sets OMP_NUM_THREADS
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith(("MKL_", "OMP_"))}
 BEFORE = "7f05986"  # the commit before the fast layers
@@ -126,8 +126,8 @@ def step_flops(batch):
     Each forward pass costs once, its gradient by the weights once, its gradient by the input once; the first layer's input
     needs none, nor do D's weights in G's updates.
     """
-    g, g_first = forward_flops(Generator(), paddle.zeros([1, 100, 1, 1]))
-    d, d_first = forward_flops(Discriminator(), paddle.zeros([1, 3, 64, 64]))
+    g, g_first = forward_flops(build_generator(Plan()), paddle.zeros([1, 100]))
+    d, d_first = forward_flops(build_discriminator(Plan(), "bce"), paddle.zeros([1, 3, 64, 64]))
     d_update = g + 2 * (d + d + d - d_first)
     g_update = g + d + d + g + g - g_first
     return batch * (d_update + 2 * g_update)
@@ -344,7 +344,7 @@ MEASURES = {"step": measure_step, "overhead": measure_overhead, "input": measure
 
 
 def write_tables():
-    """Puts the table between the markers in both READMEs."""
+    """Puts the table between the markers in both pages."""
     for column, (name, head) in enumerate(HEADS.items()):
         table = "\n".join([head, "| --- | --- | --- | --- |"] + [f"| {row[column]} | {' | '.join(row[2:])} |" for row in rows])
         text = (ROOT / name).read_text(encoding="utf-8")
@@ -360,19 +360,19 @@ def main():
     parser = Parser(__doc__)
     parser.add_argument("sections", nargs="*", metavar="SECTION", help=f"of {', '.join(MEASURES)} (default: all)")
     parser.add_argument("--torch", metavar="PYTHON", help="a Python that can import torch 2.13.0")
-    parser.add_argument("--rounds", type=number(int, 1), default=5, help="measurements of what takes seconds (default: 5)")
-    parser.add_argument("--runs", type=number(int, 1), default=3, help="measurements of what takes minutes (default: 3)")
-    parser.add_argument("--steps", type=number(int, 1), default=50, help="steps of a train.py run (default: 50)")
+    parser.add_argument("--rounds", type=number(int, 1), default=5, help="measurements of what takes seconds")
+    parser.add_argument("--runs", type=number(int, 1), default=3, help="measurements of what takes minutes")
+    parser.add_argument("--steps", type=number(int, 1), default=50, help="steps of a train.py run")
     parser.add_argument("--profile", action="store_true", help="only show where the time of a default step goes")
-    parser.add_argument("--readme", action="store_true", help="put the table into the READMEs")
+    parser.add_argument("--write", action="store_true", help="put the table into docs/speed.md and its twin")
     options = parser.parse_args()
     unknown = set(options.sections) - set(MEASURES)
     if unknown:
         raise UserError(f"no section is called {', '.join(sorted(unknown))}; there are {', '.join(MEASURES)}")
     if subprocess.run(["git", "-C", ROOT, "cat-file", "-e", BEFORE + "^{commit}"], capture_output=True).returncode:
         raise UserError(f"this copy lacks the commit {BEFORE}, with which a step is compared; clone the whole repository")
-    if options.readme and (options.sections or not options.torch):
-        raise UserError("--readme writes the whole table: give --torch, and no sections")
+    if options.write and (options.sections or not options.torch):
+        raise UserError("--write writes the whole table: give --torch, and no sections")
     with tempfile.TemporaryDirectory() as place:
         place = Path(place)
         if options.profile:
@@ -382,10 +382,10 @@ def main():
         facts = {"arch": "dcgan", "size": 64, "z_dim": 100, "channels": 64, "up": "deconv", "noise": "normal", "labels": {},
                  "where": "", "step": 0, "images_seen": 0,
                  "data": "none", "pictures": "", "seed": 0, "scores": {}}
-        checkpoint.save_generator(place / "weights.safetensors", Generator(), facts)
+        checkpoint.save_generator(place / "weights.safetensors", build_generator(Plan()), facts)
         for section in options.sections or MEASURES:
             MEASURES[section](options, place)
-    if options.readme:
+    if options.write:
         write_tables()
 
 

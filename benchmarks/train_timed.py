@@ -2,7 +2,7 @@
 
     python -m benchmarks.train_timed [OPTIONS of train.py…]       (speed.py starts it)
 
-A bare step is what train_step computes, without waiting for the reader. (On a CPU Paddle computes at once, so that a
+A bare step is what Trainer.step computes, without waiting for the reader. (On a CPU Paddle computes at once, so that a
 function's time is the work's time.)
 """
 import time
@@ -16,7 +16,7 @@ def main():
     import train
 
     spent = {"first": None, "steps": 0.0, "reader": 0.0}
-    bare_step, batches = train.train_step, train.DataReader.batches
+    bare_step, batches = train.Trainer.step, train.DataReader.batches
 
     def timed_step(*arguments):
         spent["first"] = spent["first"] or time.perf_counter() - started
@@ -33,7 +33,7 @@ def main():
             spent["reader"] += time.perf_counter() - before
             yield batch
 
-    train.train_step, train.DataReader.batches = timed_step, timed_batches
+    train.Trainer.step, train.DataReader.batches = timed_step, timed_batches
     run_command(train.main)
     print("spent", spent["first"], spent["steps"])
 

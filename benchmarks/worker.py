@@ -13,13 +13,9 @@ The kinds of work, on pictures of 64 px:
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 SIDE, PRODUCTS = 2048, 10
 STEPS = {16: 8, 128: 1}  # by batch: how many steps are one work
-OPTIONS = SimpleNamespace(seed=0, d_steps=1, g_steps=2, z_dim=100, channels=64, lr_d=2e-4, lr_g=2e-4, beta1=0.5,
-                          beta2=0.999, arch="dcgan", noise="normal", labels={}, up="deconv", spectral_norm=False, loss="bce",
-                          label_smoothing=0, r1=0, augment="off")
 
 
 def repeated(count, work):
@@ -32,17 +28,20 @@ def repeated(count, work):
 
 
 def step(batch, precision):
-    """train.py's own train_step, on a CPU set up as train.py sets it up."""
+    """train.py's own step, on a CPU set up as train.py sets it up."""
     import paddle
 
-    import train
+    from recipe import defaults
     from support.device import choose_device
+    from train import Trainer
+    from training.players import build_players
 
     choose_device("cpu")
-    players = train.build_players(64, OPTIONS, precision)
+    recipe = defaults(up="deconv", lr_g=2e-4)
+    trainer = Trainer(build_players(recipe, 64, precision=precision), recipe)
     reals = paddle.rand([int(batch), 3, 64, 64]) * 2 - 1
     steps = iter(range(1_000_000))
-    return repeated(STEPS[int(batch)], lambda: train.train_step(next(steps), iter([(reals, None)]), players, OPTIONS))
+    return repeated(STEPS[int(batch)], lambda: trainer.step(next(steps), iter([(reals, None)])))
 
 
 def torch(batch, layout, precision):

@@ -26,7 +26,7 @@ from training.checkpoint import load_generator
 from training.randomness import face_inputs
 
 ROOT = Path(__file__).parent.parent
-SIZES = {"dcgan": 64, **{name: arch.sizes[0] for name, arch in zoo.ZOO.items()}}
+SIZES = {name: arch.sizes[0] for name, arch in zoo.ZOO.items()}
 BATCH, SHOWN = 16, 64  # faces a step, as by default; px at which faces are shown side by side
 
 
@@ -86,7 +86,7 @@ def main():
     add("--images", type=number(int, 1000), default=16_000, help="images seen by each (default: 16000)")
     add("--channels", type=number(int, 1), default=32, help="width of the networks, 64 as published (default: 32)")
     add("--n", type=number(int, 20), default=2000, help="faces to be scored (default: 2000)")
-    add("--names", nargs="+", choices=zoo.NAMES, default=list(zoo.NAMES), metavar="NAME", help="which (default: all)")
+    add("--names", nargs="+", choices=zoo.ZOO, default=list(zoo.ZOO), metavar="NAME", help="which (default: all)")
     add("--workers", type=number(int, 1), default=1, help="networks at a time (default: 1)")
     add("--device", choices=("auto", "cpu", "gpu"), default="auto", help="(default: auto)")
     options = parser.parse_args()

@@ -1,1 +1,1 @@
-"""How pictures get in, from whatever people have: archives, folders, photos of any kind, the web."""
+"""Reading pictures: from folders and .zip files, of any format, and from the web."""

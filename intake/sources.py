@@ -1,4 +1,4 @@
-"""Where photos come from: finding the pictures in folders and .zip files, and reading their bytes, whoever made them."""
+"""Finding the pictures in folders and .zip files, which may be damaged or crafted, and reading their bytes."""
 from support.cli import UserError
 
 import os
@@ -18,24 +18,25 @@ OTHER_PICTURES = (".jxl", ".svg", ".psd", ".raw", ".dng", ".cr2", ".cr3", ".nef"
                   ".eps", ".ai")
 BUILTIN = "skimage.data.lfw_subset()"  # the source of the built-in faces, in a manifest
 CELEBA, ATTRIBUTES = "img_align_celeba", "list_attr_celeba.txt"
-JOBS, DEPTH = Path("/root/paddlejob/workspace/train_data/datasets"), 5  # AI Studio's other place; folders within folders
+JOBS = Path("/root/paddlejob/workspace/train_data/datasets")  # where AI Studio mounts data sets for jobs
+MAX_DEPTH = 5  # of folders within folders that are searched
 MAX_BYTES = 256 * 2**20  # of one picture file
-MAX_UNPACKED = 100  # times the size of a .zip file, or 1 GiB: photos hardly shrink in one
+MAX_UNPACKED = 100  # times the size of a .zip file, or 1 GiB: a .zip file makes photos hardly smaller
 
 
 def find(name, fits):
-    """The first path of this name for which `fits(path)` holds, here or among AI Studio's mounted data sets; None where there is
-    none.
+    """The first path of this name for which `fits(path)` holds, here or among AI Studio's mounted data sets; else None.
 
-    They lie in ~/data/data<number>/, ~/data/datasets/<number>/<name>/ or deeper, or below JOBS; what is nearer comes first.
+    The data sets are in ~/data/data<number>/, ~/data/datasets/<number>/<name>/ or deeper, or below JOBS. Paths of fewer folders
+    come first.
     """
     if fits(Path(name)):
         return Path(name)
     folders = [Path.home() / "data", JOBS]
-    for _ in range(DEPTH):
+    for _ in range(MAX_DEPTH):
         entries = []
         for folder in folders:
-            with suppress(OSError), os.scandir(folder) as inside:  # one that is not there, or not for us
+            with suppress(OSError), os.scandir(folder) as inside:  # one that is missing or may not be read
                 entries += sorted(inside, key=lambda entry: entry.name)
         found = [path for entry in entries if entry.name == name and fits(path := Path(entry.path))]
         if found:
@@ -46,27 +47,29 @@ def find(name, fits):
 
 def find_input():
     """Where CelebA's pictures are: a list of one path, or an empty one.
-    An archive is read faster than a folder of as many files."""
+
+    An archive comes first, for it is read faster than a folder of as many files.
+    """
     found = find(CELEBA + ".zip", Path.is_file) or find(CELEBA, holds_pictures)
     return [found] if found else []
 
 
 def holds_pictures(folder):
-    """Whether there are pictures right in a folder. (Unpacked twice, it lies in another of the same name.)"""
+    """Whether a folder itself holds pictures. (An archive unpacked twice is a folder in a folder of the same name.)"""
     return folder.is_dir() and any(entry.name.endswith(".jpg") for entry in islice(os.scandir(folder), 1000))
 
 
 class Picture(NamedTuple):
-    """One picture of the input: its name within it, and a function that reads its bytes."""
+    """One picture of the input: its name there, and a function that reads its bytes."""
 
     name: str
     read: Callable[[], bytes]
 
 
 def list_pictures(paths, flag="--input"):
-    """Every picture in folders (searched recursively, by name) and .zip files (in their own order).
+    """Every picture in folders (with those in them, sorted by name) and .zip files (in the order of their entries).
 
-    Raises UserError, which names `flag`, for any other path, and for what pretreat.py has packed.
+    Raises UserError, which names `flag`, for any other path, and for packed faces.
     """
     pictures = []
     for path in map(Path, dict.fromkeys(paths)):
@@ -82,18 +85,18 @@ def list_pictures(paths, flag="--input"):
 
 
 def is_wanted(name):
-    """Whether a path within the input is a picture's and not hidden, nor one of macOS's shadows."""
+    """Whether a path within the input is a picture's, neither hidden nor one of the extra files of macOS."""
     return name.lower().endswith(PICTURES + OTHER_PICTURES) and not any(
         part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
 
 
 def pictures_in_folder(folder, flag):
-    """Its pictures and those of its folders, sorted by name; pipes and the like are passed over."""
+    """The pictures in a folder and its folders, sorted by name; pipes and the like are ignored."""
     pictures = []
     for place, folders, names in os.walk(folder):
         if {"faces.npy", "manifest.json"} <= set(names):
-            raise UserError(f"{flag} {folder}: {place} holds faces that pretreat.py has packed, not photos; name the folder "
-                            "of the photos alone")
+            raise UserError(f"{flag} {folder}: {place} holds packed faces of pretreat.py, not photos; name a folder that holds "
+                            "photos alone")
         folders.sort()
         inside = Path(place).relative_to(folder).as_posix()
         for file_name in sorted(names):
@@ -105,23 +108,24 @@ def pictures_in_folder(folder, flag):
 
 
 def pictures_in_zip(path, flag):
-    """Its pictures, in its own order; the file stays open for reading them. Raises UserError for a damaged or crafted one."""
+    """The pictures in a .zip file, in the order of its entries; the file stays open. Raises UserError for a damaged or crafted
+    one."""
     try:
         archive = zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, RuntimeError, UnicodeError, NotImplementedError) as error:  # of a version unknown to Python, say
+    except (zipfile.BadZipFile, RuntimeError, UnicodeError, NotImplementedError) as error:  # the last for a newer version
         raise UserError(f"{flag} {path}: neither a folder nor a readable .zip file ({error}); fetch or pack it again") from None
     entries, size = archive.infolist(), os.path.getsize(path)
     if sum(entry.compress_size for entry in entries) > size:
-        raise UserError(f"{flag} {path}: its files overlap, as no program packs them; fetch or pack it again")
+        raise UserError(f"{flag} {path}: its files overlap, which no packing program does; fetch or pack it again")
     if sum(entry.file_size for entry in entries) > max(2**30, MAX_UNPACKED * size):
-        raise UserError(f"{flag} {path}: would be more than {MAX_UNPACKED} times as large unpacked, as photos never are; "
+        raise UserError(f"{flag} {path}: would be more than {MAX_UNPACKED} times as large when unpacked, which photos never are; "
                         "fetch or pack it again")
     return [Picture(name, lambda entry=entry: read_entry(archive, entry))
             for entry in entries if is_wanted(name := entry_name(entry))]
 
 
 def entry_name(entry):
-    """A zip entry's name; where the archive does not say that it is UTF-8, it may be that all the same, or Chinese GBK."""
+    """A .zip entry's name. Without the flag for UTF-8 it may still be UTF-8, or Chinese GBK."""
     name = entry.filename
     if not entry.flag_bits & 0x800:
         for encoding in ("utf-8", "gbk"):
@@ -134,14 +138,14 @@ def entry_name(entry):
 
 
 def read_entry(archive, entry):
-    """The bytes of a zip entry. Raises ValueError where it is no ordinary file, encrypted, or too large for a photo."""
-    if stat.S_IFMT(entry.external_attr >> 16) not in (0, stat.S_IFREG):  # 0: packed where files have no such modes
+    """The bytes of a .zip entry. Raises ValueError where it is no ordinary file, encrypted, or too large for a photo."""
+    if stat.S_IFMT(entry.external_attr >> 16) not in (0, stat.S_IFREG):  # 0: packed on a system without these modes
         raise ValueError("a link or a device in the .zip file")
     if entry.flag_bits & 0x1:
         raise ValueError("encrypted in the .zip file")
-    if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # Python unpacks others however much they hold
+    if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # others Python unpacks without a limit
         raise ValueError("packed in the .zip file by an unusual method")
     if entry.file_size > MAX_BYTES:
         raise ValueError(f"larger than {MAX_BYTES >> 20} MiB")
     with archive.open(entry) as file:
-        return file.read(entry.file_size)  # and no more, whatever it says of its size
+        return file.read(entry.file_size)  # no more than the size that it states

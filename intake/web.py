@@ -7,27 +7,27 @@ import threading
 import time
 from urllib.parse import quote, urljoin, urlsplit
 
-REDIRECTS = 5
-SILENCE = 10  # seconds that a server may say nothing
-MOST_SECONDS = 60  # for a picture, redirects included
-MOST_BYTES = 20 * 2**20  # of a picture
-BUSY = (408, 429)  # and all from 500 on: another time may be better
+MAX_REDIRECTS = 5
+MAX_SILENCE = 10  # seconds without a byte from a server
+MAX_SECONDS = 60  # for a picture, redirects included
+MAX_BYTES = 20 * 2**20  # of a picture
+BUSY = (408, 429)  # statuses of which, as of all from 500 on, another attempt may get another
 PAUSE = 0.5  # seconds between two requests to the same server
 PORTS = {"http": 80, "https": 443}
 HEADERS = {"User-Agent": "Mozilla/5.0 (compatible; photo collector for study)",
-           "Accept": "image/jpeg, image/png, image/webp, image/avif;q=0.5"}  # not every Pillow opens the last
-ASSIGNED = ipaddress.ip_network("2000::/3")  # all of IPv6 that hosts on the web have
-SPECIAL = [ipaddress.ip_network(block) for block in (  # what ipaddress calls global, or does in some versions of Python
-    "192.0.0.0/24", "192.88.99.0/24", "2001::/23", "2002::/16", "3fff::/20",  # protocols' own, and IPv6 through IPv4
-    "168.63.129.16/32")]  # what runs Azure's machines; that of Oracle's is in the first block
+           "Accept": "image/jpeg, image/png, image/webp, image/avif;q=0.5"}  # not every Pillow opens AVIF
+ASSIGNED = ipaddress.ip_network("2000::/3")  # the addresses of IPv6 that hosts on the web have
+SPECIAL = [ipaddress.ip_network(block) for block in (  # not public, although ipaddress calls them global in some Python versions
+    "192.0.0.0/24", "192.88.99.0/24", "2001::/23", "2002::/16", "3fff::/20",  # for protocols, and for IPv6 over IPv4
+    "168.63.129.16/32")]  # the host of Azure's machines; that of Oracle's is in the first block
 
 
 class Refused(Exception):
-    """A picture that is not to be had, however often one asks; the message says why."""
+    """A picture that no attempt will get; the message says why."""
 
 
 def parse(url):
-    """A web address → its server, (scheme, host, port), and what to ask it for. Raises Refused for what is no web address."""
+    """A web address → its server, (scheme, host, port), and the path to request. Raises Refused for any other text."""
     try:
         parts = urlsplit(url)
         default = PORTS[parts.scheme]
@@ -35,14 +35,14 @@ def parse(url):
         if not host:
             raise ValueError
         path = (parts.path or "/") + (parts.query and f"?{parts.query}")
-        # What is encoded already stays as it is.
+        # Parts that are encoded already stay as they are.
         return (parts.scheme, host, parts.port or default), quote(path, safe="!$%&'()*+,/:;=?@[]~")
     except (ValueError, KeyError):
         raise Refused("not a web address") from None
 
 
 def is_public(address):
-    """Whether an IP address is on the web: not this machine's, its network's, or the computing centre's."""
+    """Whether an IP address is public: not of this machine, its network, or the computing centre."""
     address = ipaddress.ip_address(address)
     if address.version == 6 and address not in ASSIGNED:
         return False
@@ -50,24 +50,27 @@ def is_public(address):
 
 
 def resolve(host, port, private):
-    """Where a host is, as socket.getaddrinfo says it. Unless it may be `private`, raises Refused where no address is public."""
+    """The addresses of a host, as socket.getaddrinfo gives them: the public ones, or all where they may be `private`.
+
+    Raises Refused where there are none.
+    """
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     found = [place for place in found if private or is_public(place[4][0])]
     if not found:
-        raise Refused("leads to a private address")
+        raise Refused("a private address")
     return found
 
 
 def patience(deadline):
-    """How many seconds to wait for what comes next. Raises TimeoutError from the deadline on."""
+    """The timeout for the next bytes, in seconds. Raises TimeoutError once the deadline has passed."""
     left = deadline - time.monotonic()
     if left <= 0:
         raise TimeoutError
-    return min(SILENCE, left)
+    return min(MAX_SILENCE, left)
 
 
 class Impatient:
-    """A socket that waits until `deadline`, a time.monotonic(), and no longer, even where a byte comes now and then."""
+    """A socket that stops waiting at `deadline`, a time.monotonic(), also where bytes come slowly."""
 
     def recv_into(self, *arguments):
         self.settimeout(patience(self.deadline))
@@ -87,9 +90,10 @@ TLS.sslsocket_class = TLSSocket
 
 
 def connect(scheme, host, places, deadline):
-    """A socket on which the host listens, at the first of the places where it answers. Raises OSError where it does at none.
+    """A socket that is connected to the host, at the first of its addresses that answers. Raises OSError where none does.
 
-    The name of the host is not looked up again, for it may lead elsewhere by now. With https the certificate must be for it.
+    The host's name is not looked up again, for a second look-up could give a private address. With https the certificate must be
+    for the host.
     """
     for *kind, _, address in places:
         connection = None
@@ -110,7 +114,7 @@ def connect(scheme, host, places, deadline):
 
 
 def ask(server, path, places, deadline):
-    """One request: where it leads on to, or None, and the bytes that came."""
+    """One request: the address of a redirect, or None, and the bytes that came."""
     scheme, host, port = server
     with connect(scheme, host, places, deadline) as connection:
         conversation = http.client.HTTPConnection(host, port)
@@ -122,26 +126,26 @@ def ask(server, path, places, deadline):
 
 
 def read(answer):
-    """The body of an answer, as long as it is no larger than a picture. Raises Refused, or OSError."""
+    """The body of an answer. Raises Refused where it is larger than MAX_BYTES or its status final, else OSError."""
     if answer.status in BUSY or answer.status >= 500:
         raise OSError(f"status {answer.status}")
     if answer.status != 200:
         raise Refused(f"status {answer.status}")
     content = bytearray()
-    while block := answer.read1(2 ** 16):  # read() would take all at once where the server says that a chunk has -1 bytes
+    while block := answer.read1(2 ** 16):  # read() would take any number of bytes at once for a chunk of -1 bytes
         content += block
-        if len(content) > MOST_BYTES:
-            raise Refused(f"larger than {MOST_BYTES >> 20} MiB")
-    if answer.length:  # what was announced and did not come
-        raise OSError("cut short")
+        if len(content) > MAX_BYTES:
+            raise Refused(f"larger than {MAX_BYTES >> 20} MiB")
+    if answer.length:  # bytes that were announced and did not come
+        raise OSError("truncated")
     return bytes(content)
 
 
 class Fetcher:
-    """Fetches pictures, for many threads at a time.
+    """Fetches pictures; many threads may use it at the same time.
 
-    trusted  whether the addresses come from the user, who may name hosts of a private network. Where a server leads on to another
-             one, that must be public in any case.
+    trusted  whether the addresses come from the user, who may name hosts of a private network. A server to which another one
+             redirects must be public in any case.
     """
 
     def __init__(self, trusted):
@@ -149,8 +153,8 @@ class Fetcher:
 
     def fetch(self, url):
         """The bytes at `url`. Raises Refused, or OSError and http.client.HTTPException where another attempt may work."""
-        places, left = {}, MOST_SECONDS  # where each server was when it was asked first; seconds
-        for _ in range(REDIRECTS + 1):
+        places, left = {}, MAX_SECONDS  # the addresses of each server at its first request; seconds
+        for _ in range(MAX_REDIRECTS + 1):
             server, path = parse(url)
             self.await_turn(server)
             deadline = time.monotonic() + left
@@ -161,7 +165,7 @@ class Fetcher:
             except TimeoutError:
                 if time.monotonic() < deadline:
                     raise
-                raise Refused(f"took longer than {MOST_SECONDS} s") from None
+                raise Refused(f"took longer than {MAX_SECONDS} s") from None
             if not target:
                 return content
             left = deadline - time.monotonic()
@@ -169,10 +173,10 @@ class Fetcher:
                 url = urljoin(url, target)
             except ValueError:
                 raise Refused("not a web address") from None
-        raise Refused("sent on and on")
+        raise Refused(f"more than {MAX_REDIRECTS} redirects")
 
     def await_turn(self, server):
-        """Waits so that a server is asked no more often than once in PAUSE seconds."""
+        """Waits such that a server gets no more than one request in PAUSE seconds."""
         with self.lock:
             turn = max(time.monotonic(), self.free_at.get(server, 0))
             self.free_at[server] = turn + PAUSE

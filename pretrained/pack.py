@@ -1,8 +1,8 @@
-"""Makes the generator that comes with the program from one that was trained: half the size, with its scores.
+"""Makes the pretrained generator from one that was trained: half the size, with its scores.
 
     python -m pretrained.pack Output/best.safetensors Output/evaluation/scores.json
 
-The weights become float16, which no score and no eye notices; the scores are those that evaluate.py wrote for them.
+The weights become float16, which changes neither the scores nor the faces visibly; the scores are those of evaluate.py.
 """
 from support.cli import Parser, UserError, run_command
 
@@ -11,23 +11,29 @@ from pathlib import Path
 
 import numpy as np
 
-from training.checkpoint import SHIPPED, load_generator, read_metadata, write_tensors
+from training.checkpoint import PRETRAINED, load_generator, read_metadata, write_tensors
+
+
+def build_parser():
+    """The parser of the command's options."""
+    parser = Parser(__doc__)
+    parser.usage = "%(prog)s WEIGHTS SCORES"
+    parser.add_argument("weights", metavar="WEIGHTS", help="the file that train.py saved")
+    parser.add_argument("scores", type=Path, metavar="SCORES", help="the scores.json that evaluate.py wrote for it")
+    return parser
 
 
 def main():
-    """The command."""
-    parser = Parser(__doc__)
-    parser.add_argument("weights", help="what train.py saved")
-    parser.add_argument("scores", type=Path, help="what evaluate.py wrote about it")
-    options = parser.parse_args()
+    """The command: writes the pretrained generator."""
+    options = build_parser().parse_args()
     generator, _ = load_generator(options.weights)
     written = json.loads(options.scores.read_text())
     if written["fake"] != options.weights:
-        raise UserError(f"{options.scores}: scores of {written['fake']}, not of {options.weights}")
+        raise UserError(f"{options.scores}: these are scores of {written['fake']}, not of {options.weights}")
     scores = {"swd": written["scores"]["generated"]["swd_mean"], "n": written["n"], **written["scores"]["generated"]}
-    write_tensors(SHIPPED, {name: tensor.numpy().astype(np.float16) for name, tensor in generator.state_dict().items()},
+    write_tensors(PRETRAINED, {name: tensor.numpy().astype(np.float16) for name, tensor in generator.state_dict().items()},
                   {**read_metadata(options.weights), "scores": json.dumps(scores)})
-    print(f"{SHIPPED}: {SHIPPED.stat().st_size / 1e6:.1f} MB")
+    print(f"{PRETRAINED}: {PRETRAINED.stat().st_size / 1e6:.1f} MB")
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""How good faces are, in numbers."""
+"""Scores of generated faces."""

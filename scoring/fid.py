@@ -1,7 +1,7 @@
-"""FID and KID: how far generated faces are from real ones, in the features of an Inception network.
+"""FID and KID: distances of generated faces from real ones, in the features of an Inception network.
 
-Both take the network, its weights and the arithmetic of pytorch-fid (https://github.com/mseitzer/pytorch-fid), whose numbers
-are those of the papers: Heusel et al. 2017 (FID) and Bińkowski et al. 2018 (KID). The weights are a download of 96 MB.
+Both use the network, the weights and the formulas of pytorch-fid (https://github.com/mseitzer/pytorch-fid), whose numbers are
+those of the papers: Heusel et al. 2017 (FID) and Bińkowski et al. 2018 (KID). The weights are a download of 96 MB.
 benchmarks/inception_proof.py shows that the numbers are the same.
 """
 from support.cli import UserError
@@ -29,11 +29,11 @@ from training.randomness import draws
 
 URL = "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth"
 SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
-BY_HAND = f"fetch {URL} by hand and give its path with --inception PATH"
-SIDE = 299  # px, what Inception sees
+BY_HAND = f"fetch {URL} with a browser and name the file with --inception"
+SIDE = 299  # px, the size of Inception's input
 FEATURES = 2048
-OFFSET = 1e-6  # for the diagonals of covariances whose product has no root
-KID_SUBSETS, KID_FACES = 100, 1000  # how many subsets, and of how many faces
+OFFSET = 1e-6  # added to the diagonals of covariances whose product has no root
+KID_SUBSETS, KID_FACES = 100, 1000  # number of subsets, and of faces in each
 
 
 class ConvBN(nn.Layer):
@@ -50,10 +50,10 @@ class ConvBN(nn.Layer):
 
 
 class Block(nn.Layer):
-    """Branches side by side, joined channel by channel; the layers have the names that they have in the weights' file.
+    """Branches side by side, whose outputs are concatenated; the layers have the names that they have in the weights' file.
 
     A branch is a list of layers: (channels, kernel) and, where it halves the map, stride and padding. A list of two such
-    layers is a fork, which ends a branch. The branch called branch_pool sees what `pool` makes of the input.
+    layers is a fork, which ends a branch. The input of the branch called branch_pool is the block's input after `pool`.
     """
 
     def __init__(self, inputs, pool, **branches):
@@ -117,10 +117,10 @@ def block_e(inputs, pool):
 
 
 class Inception(nn.Sequential):
-    """Inception v3 (Szegedy et al. 2015) as FID has it: float32 pictures [N, 3, H, W] in [0, 1] → float32 features [N, 2048].
+    """Inception v3 (Szegedy et al. 2015) as FID uses it: float32 pictures [N, 3, H, W] in [0, 1] → float32 features [N, 2048].
 
-    That is TensorFlow's network of 2015 with all its peculiarities, such as the maximum in the last block alone. It is in
-    evaluation mode.
+    This is TensorFlow's network of 2015 with its peculiarities, such as the maximum in the last block alone. It is in evaluation
+    mode.
     """
 
     def __init__(self):
@@ -141,7 +141,7 @@ class Inception(nn.Sequential):
 
 @paddle.no_grad()
 def features(inception, faces, batch_size=32):
-    """What `inception` sees in faces uint8 [N, S, S, 3]: float32 [N, 2048]; shows a progress bar."""
+    """The features of faces uint8 [N, S, S, 3] in the network `inception`: float32 [N, 2048]; shows a progress bar."""
     result = np.empty((len(faces), FEATURES), np.float32)
     with tqdm(total=len(faces), unit="face", disable=None) as bar:
         for start in range(0, len(faces), batch_size):
@@ -154,8 +154,8 @@ def features(inception, faces, batch_size=32):
 def frechet_distance(a, b):
     """FID of two sets of features [N, d] and [M, d]: the Fréchet distance of the Gaussians with their means and covariances.
 
-    |mean_a - mean_b|² + tr(cov_a + cov_b - 2 √(cov_a cov_b)), in float64. It falls with the number of faces: compare it
-    between equal numbers alone. Raises UserError where the root is far from real.
+    |mean_a - mean_b|² + tr(cov_a + cov_b - 2 √(cov_a cov_b)), in float64. It falls with the number of faces: compare it only
+    between equal numbers. Raises UserError where the root has a large imaginary part.
     """
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
     gap = a.mean(axis=0) - b.mean(axis=0)
@@ -170,7 +170,7 @@ def frechet_distance(a, b):
 
 
 def matrix_root(matrix):
-    """The square root of a matrix, in silence: few faces make it singular, and SciPy says so, before 1.16 on stdout."""
+    """The square root of a matrix, without SciPy's warnings (before 1.16 on stdout): of few faces it is singular."""
     with redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore", linalg.LinAlgWarning)
         return linalg.sqrtm(matrix)
@@ -179,7 +179,7 @@ def matrix_root(matrix):
 def kernel_distance(a, b, seed):
     """KID of two sets of features [N, d] and [M, d]: (mean, standard deviation) of `squared_mmd` over random subsets.
 
-    As usual they are 100 of 1000 (of all, where a set has fewer). How many faces there are does not move the mean.
+    As usual there are 100 subsets of 1000 faces (of all, where a set has fewer). The mean does not depend on the number of faces.
     """
     size = min(KID_FACES, len(a), len(b))
     estimates = []
@@ -198,13 +198,13 @@ def squared_mmd(a, b):
 
 
 def find_inception(path=None):
-    """The file with Inception's weights: `path`, or the one where pytorch-fid has it, downloaded if it is not there yet.
+    """The file with Inception's weights: `path`, or that in pytorch-fid's place, which is downloaded where it is missing.
 
     Raises UserError where `path` is no file or the download fails.
     """
     if path is not None:
         if not Path(path).is_file():
-            raise UserError(f"{path}: no such file; {BY_HAND}")
+            raise UserError(f"--inception {path}: no such file; {BY_HAND}")
         return Path(path)
     path = Path.home() / ".cache" / "torch" / "hub" / "checkpoints" / Path(URL).name
     if not path.exists():
@@ -213,14 +213,14 @@ def find_inception(path=None):
 
 
 def load_inception(path):
-    """The `Inception` of a file with pytorch-fid's weights. Raises UserError for any other file, before any of it is parsed."""
+    """The `Inception` network with pytorch-fid's weights. Raises UserError for any other file, before it is parsed."""
     content = Path(path).read_bytes()
     if hashlib.sha256(content).hexdigest() != SHA256:
-        raise UserError(f"{path}: not pytorch-fid's weights, or not all of them; delete it, or {BY_HAND}")
+        raise UserError(f"{path}: not pytorch-fid's weights, or a part of them; delete it, or {BY_HAND}")
     try:
         arrays = read_torch(content)
     except pickle.UnpicklingError as error:
-        raise UserError(f"{path}: more than weights is in it ({error})") from None
+        raise UserError(f"{path}: holds more than weights ({error})") from None
     inception = Inception()
     arrays = {"inception." + name.replace("running_mean", "_mean").replace("running_var", "_variance"): array
               for name, array in arrays.items()}

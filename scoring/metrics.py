@@ -1,37 +1,34 @@
-"""How good generated faces are, in numbers. Faces are uint8 [N, S, S, 3] throughout, and nothing needs to be downloaded.
+"""Scores of generated faces. All faces are uint8 [N, S, S, 3], and nothing needs to be downloaded.
 
-What a number is worth shows beside those of `baselines`: other real faces, and faces that are wrong in a known way.
+Each score is to be compared with those of `baselines`: other real faces, and faces that are wrong in a known way.
 """
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import paddle
-import paddle.nn as nn
-import paddle.nn.functional as F
 from scipy.linalg import eigh
 from scipy.ndimage import correlate1d, gaussian_filter
-from tqdm import trange
 
 import zoo
 from dataReader import normalise
-from network import SIZES, Discriminator, bce_d_loss, draw_faces
+from network import SIZES, bce_d_loss, draw_faces
 from support.device import usable_cpus
 from training.randomness import draws, face_inputs
 
-SMALLEST_LEVEL = 16  # px, of the Laplacian pyramid
+MIN_LEVEL = 16  # px, of the Laplacian pyramid
 PATCH = 7  # px
-PATCHES = 128  # a face and level
+PATCHES = 128  # for each face and level
 DIRECTIONS = 256
-QUICK_FACES = 1000  # of 64 px, for the scores during training; of larger ones fewer, so that it takes as long
+QUICK_FACES = 1000  # of 64 px, for the scores during training; fewer of a larger size, so that the time stays the same
 MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang et al. 2003, section 3.2
 
 
 def sliced_wasserstein(fakes, reals, seed=0, directions=DIRECTIONS):
     """The distances of patches of two equal numbers of faces, × 1000: {size in px: distance}, fine to coarse; 0 is best.
 
-    Sliced Wasserstein distance over the levels of a Laplacian pyramid (Karras et al. 2018, section 5), as in their
-    program: 128 patches of 7×7 px a face and level, normalised by channel. (They take 512 directions; here the patches of
-    both sets are from the same places, so that a set has the distance 0 to itself.)
+    Sliced Wasserstein distance over the levels of a Laplacian pyramid (Karras et al. 2018, section 5), as in their program: 128
+    patches of 7×7 px for each face and level, normalised by channel. Other than there: 256 directions by default in place of 512,
+    and patches from the same places in both sets, so that a set has the distance 0 to itself.
     """
     distances = {}
     for fake_level, real_level in zip(laplacian_pyramid(fakes), laplacian_pyramid(reals)):
@@ -43,27 +40,27 @@ def sliced_wasserstein(fakes, reals, seed=0, directions=DIRECTIONS):
         def gap(some):
             return np.abs(np.sort(some @ one.T) - np.sort(some @ other.T)).mean()
 
-        with ThreadPoolExecutor(usable_cpus()) as threads:  # a few slices at a time: all at once would take gigabytes
+        with ThreadPoolExecutor(usable_cpus()) as threads:  # 16 directions at a time: all at once would take gigabytes
             distances[size] = float(1000 * np.mean(list(threads.map(gap, np.split(slices, directions // 16)))))
     return distances
 
 
 def quick_scores(generator, reals):
-    """The scores that take seconds, of a generator against held-out faces: {"swd", "ms_ssim", "n"}, the last their number."""
+    """Scores for use during training, of a generator against held-out faces: {"swd", "ms_ssim", "n": how many faces}."""
     return quick_scores_of(draw_faces(generator, face_inputs(generator.plan, range(len(reals)))), reals)
 
 
 def quick_scores_of(fakes, reals):
-    """The same of faces, as many as `reals`; of other real faces they are what the scores are to be compared with."""
+    """The same scores of faces, as many as `reals`; those of other real faces are the baseline."""
     distances = sliced_wasserstein(fakes, reals, directions=64)
     return {"n": len(reals), "swd": float(np.mean(list(distances.values()))), "ms_ssim": ms_ssim(fakes)}
 
 
 def laplacian_pyramid(faces):
-    """Yields float32 [N, 3, S, S]: what each halving of the size down to 16 px loses, and then what is left."""
+    """Yields float32 [N, 3, S, S]: the detail that each halving of the size down to 16 px removes, and then what remains."""
     level = faces.transpose(0, 3, 1, 2).astype(np.float32)
-    while level.shape[2] > SMALLEST_LEVEL:
-        half = blur(level)[:, :, ::2, ::2].copy()  # a view would keep the whole
+    while level.shape[2] > MIN_LEVEL:
+        half = blur(level)[:, :, ::2, ::2].copy()  # a view would keep the whole array in memory
         doubled = np.zeros_like(level)
         doubled[:, :, ::2, ::2] = half
         yield level - 4 * blur(doubled)
@@ -78,9 +75,9 @@ def blur(pictures):
 
 
 def patches(level, seed):
-    """Patches of pictures [N, 3, S, S] from random places, flat: float32 [N · 128, 147].
+    """Patches of pictures [N, 3, S, S] from random places, flattened: float32 [N · 128, 147].
 
-    Each channel is scaled to mean 0 and deviation 1 over all of them.
+    Each channel is scaled to mean 0 and standard deviation 1 over all patches.
     """
     count, _, size, _ = level.shape
     top, left = draws(seed, "patches", size).integers(0, size - PATCH + 1, (2, count * PATCHES, 1, 1))
@@ -93,9 +90,9 @@ def patches(level, seed):
 
 
 def ms_ssim(faces, seed=0):
-    """Mean likeness of random pairs of faces, 0 to 1: what a collapsed generator has more of than the real faces.
+    """Mean similarity of random pairs of faces, 0 to 1; after mode collapse it is higher than that of real faces.
 
-    Multi-scale structural similarity (Wang et al. 2003), used so by Odena et al. 2017, section 4.2.
+    Multi-scale structural similarity (Wang et al. 2003), used for this by Odena et al. 2017, section 4.2.
     """
     order = draws(seed, "pairs").permutation(len(faces))
     half = len(faces) // 2
@@ -104,10 +101,10 @@ def ms_ssim(faces, seed=0):
     for scale, weight in enumerate(MS_SSIM_WEIGHTS):
         luminance, contrast = ssim_terms(one, other)
         last = scale == len(MS_SSIM_WEIGHTS) - 1
-        likeness = (luminance * contrast if last else contrast).mean(axis=(1, 2, 3))
-        result = result * likeness.clip(0) ** weight
+        similarity = (luminance * contrast if last else contrast).mean(axis=(1, 2, 3))
+        result = result * similarity.clip(0) ** weight
         if not last:
-            side = one.shape[2] // 2  # of an odd size the last row and column are left out
+            side = one.shape[2] // 2  # of an odd size the last row and column are dropped
             one, other = (some[:, :, :2 * side, :2 * side].reshape(half, 3, side, 2, side, 2).mean(axis=(3, 5))
                           for some in (one, other))
     return float(result.mean())
@@ -139,44 +136,40 @@ def two_sample_accuracy(fakes, reals, seed=0, updates=100, channels=8):
     """
     half = len(fakes) // 2
     fakes, reals = padded(fakes), padded(reals)
-    # Files lie beside others like them: halves of the list would be two kinds of faces.
+    # Neighbouring files are similar: halves of the list would be two kinds of faces.
     fakes, reals = (faces[draws(seed, "two-sample halves").permutation(len(faces))] for faces in (fakes, reals))
     paddle.seed(seed)
-    judge = Discriminator(fakes.shape[1], channels)
-    adam = paddle.optimizer.Adam(1e-3, parameters=[weight for weight in judge.parameters() if not weight.stop_gradient])
+    classifier = zoo.build_discriminator(zoo.Plan(size=fakes.shape[1], channels=channels), "bce")
+    adam = paddle.optimizer.Adam(1e-3, parameters=[weight for weight in classifier.parameters() if not weight.stop_gradient])
     for update in range(updates):
         rows = draws(seed, "two-sample batch", update).permutation(half)[:50]
-        logits = judge(paddle.concat([normalise(reals[rows]), normalise(fakes[rows])]))
-        bce_d_loss(logits[:len(rows)], logits[len(rows):]).backward()
+        answers = classifier(paddle.concat([normalise(reals[rows]), normalise(fakes[rows])]))
+        bce_d_loss(answers[:len(rows)], answers[len(rows):]).backward()
         adam.step()
         adam.clear_grad()
-    judge.eval()
-    right = np.concatenate([judge_all(judge, reals[half:]) > 0, judge_all(judge, fakes[half:]) < 0])
+    classifier.eval()
+    right = np.concatenate([logits(classifier, reals[half:]) > 0, logits(classifier, fakes[half:]) < 0])
     return float(right.mean()), float(np.sqrt(right.mean() * (1 - right.mean()) / len(right)))
 
 
 def padded(faces):
-    """Faces on a black ground of the next size that a Discriminator is made for, where theirs is not one."""
+    """Faces with black borders below and to the right, up to the next size that a DCGAN discriminator is made for."""
     missing = min(size for size in SIZES if size >= faces.shape[1]) - faces.shape[1]
     return np.pad(faces, [(0, 0), (0, missing), (0, missing), (0, 0)])
 
 
 @paddle.no_grad()
-def judge_all(judge, faces, labels=None, batch_size=100):
-    """A discriminator's logits for faces, float32 [N]; `labels` [N, K] are for a conditional one."""
-    parts = []
-    for start in range(0, len(faces), batch_size):
-        some = slice(start, start + batch_size)
-        known = () if labels is None else (paddle.to_tensor(labels[some].astype(np.float32)),)
-        parts.append(judge(normalise(faces[some]), *known).numpy())
-    return np.concatenate(parts)
+def logits(network, faces, batch_size=100):
+    """The logits that a network, such as a discriminator, has for faces: float32 [N, …]."""
+    return np.concatenate([network(normalise(faces[start:start + batch_size])).numpy()
+                           for start in range(0, len(faces), batch_size)])
 
 
 def nearest(faces, training, itself=None, at_once=5000, progress=lambda share: None):
-    """The nearest face of a DataReader for each face, mirrored or not: (distances, places among its faces), float32, int64 [N].
+    """For each face the nearest one of a DataReader, mirrored or not: (distances, places among its faces), float32, int64 [N].
 
-    itself    for each face the place of the one that does not count, because it is the same; -1: all count
-    progress  called with each share of the work that is done; they add up to 1
+    itself    for each face the place of the same face among those of the DataReader, which is skipped; -1: none is skipped
+    progress  called with each share of the work that is done; the shares add up to 1
 
     The distance is the root mean square of the differences of pixel values (0–255), at 32 px.
     """
@@ -193,7 +186,7 @@ def nearest(faces, training, itself=None, at_once=5000, progress=lambda share: N
             gaps[same, itself[same] - start] = np.inf
             closest = gaps.argmin(axis=1)
             found = ((one - other[closest]) ** 2).mean(axis=1)
-            found[start + closest == itself] = np.inf  # there was no other
+            found[start + closest == itself] = np.inf  # it was the only face in this part
             places = np.where(found < squares, start + closest, places)
             squares = np.minimum(found, squares)
         progress(len(some) / len(training))
@@ -203,18 +196,18 @@ def nearest(faces, training, itself=None, at_once=5000, progress=lambda share: N
 def thumbnails(faces):
     """Faces at 32 px, or up to twice that: float32 [N, S, S, 3] in -127.5 to 127.5, which keeps products exact."""
     factor = max(1, faces.shape[1] // 32)
-    side = faces.shape[1] // factor * factor  # px; what is beyond does not fill a block
+    side = faces.shape[1] // factor * factor  # px; the rest does not fill a block
     blocks = (faces[:, row:side:factor, column:side:factor] for row in range(factor) for column in range(factor))
     return sum(pixels.astype(np.float32) for pixels in blocks) / factor ** 2 - 127.5
 
 
 def baselines(training, plan, seed=0):
-    """What the scores of generated faces are to be compared with: name → as many faces as `training` has, good ones first.
+    """Sets of faces whose scores those of generated faces are compared with: name → as many faces as `training`, best first.
 
-    training  real faces, others than those to be compared with
-    plan      zoo.Plan of a generator, which the random generator is like; of another size than a network has, it is left out
+    training  real faces, others than those that the scores are computed against
+    plan      zoo.Plan of the random generator, which is left out where no network has this size
     """
-    deviation = training.shape[1] / 32  # px
+    deviation = training.shape[1] / 32  # px, of the blur
     blurred = gaussian_filter(training.astype(np.float32), (0, deviation, deviation, 0))
     faces = {"real faces": training,
              "PCA faces": pca_faces(training, seed),
@@ -226,7 +219,7 @@ def baselines(training, plan, seed=0):
 
 
 def pca_faces(faces, seed=0, components=100):
-    """As many faces drawn from a normal distribution along the principal components of `faces` (eigenfaces)."""
+    """As many faces as `faces`, drawn from a normal distribution along their principal components (eigenfaces)."""
     flat = faces.reshape(len(faces), -1).astype(np.float32)
     mean = flat.mean(axis=0)
     components = min(components, len(faces) - 1)
@@ -235,41 +228,3 @@ def pca_faces(faces, seed=0, components=100):
     deviations = vectors.T @ (flat - mean) / np.sqrt(len(faces) - 1)  # each component times its standard deviation
     drawn = mean + draws(seed, "PCA").standard_normal((len(faces), components), dtype=np.float32) @ deviations
     return drawn.round().clip(0, 255).astype(np.uint8).reshape(faces.shape)
-
-
-def attributes_shown(generator, training, heldout, seed=0, updates=500, faces=500):
-    """Whether the attributes that a conditional generator is asked for are there: name → four shares of right answers.
-
-    They are those of a small network, trained on the labels of the real `training` faces (a DataReader with the attributes as
-    labels): on `heldout` faces with the attribute and without, and on faces drawn with it and without. Rare labels weigh more in
-    its training, so that it does not do well by always saying no.
-    """
-    plan = generator.plan
-
-    def judged(some):
-        return judge_all(judge, padded(some)) > 0
-
-    paddle.seed(seed)
-    size = padded(training.faces[:1]).shape[1]
-    judge = nn.Sequential(*Discriminator(size, 16, outputs=len(plan.labels)), nn.Flatten())
-    adam = paddle.optimizer.Adam(1e-3, parameters=[weight for weight in judge.parameters() if not weight.stop_gradient])
-    shares = (training.labels_given[training.rows] > 0).mean(axis=0).clip(0.01, 0.99)
-    for update in trange(updates, desc="attributes", leave=False, disable=None):
-        places = draws(seed, "attribute batch", update).permutation(training.rows)[:64]
-        has = training.labels_given[places] > 0
-        weights = paddle.to_tensor(np.where(has, 0.5 / shares, 0.5 / (1 - shares)).astype(np.float32))
-        logits = judge(normalise(padded(training.faces[places])))
-        F.binary_cross_entropy_with_logits(logits, paddle.to_tensor(has.astype(np.float32)), weights).backward()
-        adam.step()
-        adam.clear_grad()
-    judge.eval()
-    rows = heldout.rows[:4 * faces]
-    said, has = judged(heldout.faces[rows]), heldout.labels_given[rows] > 0
-    shown = {}
-    for place, name in enumerate(plan.labels):
-        shown[name] = {"real, with": said[has[:, place], place].mean(), "real, without": 1 - said[~has[:, place], place].mean()}
-        for what, label in (("drawn, with", 1), ("drawn, without", -1)):
-            drawn = draw_faces(generator, face_inputs(plan, range(seed, seed + faces), {name: label}))
-            shown[name][what] = (judged(drawn)[:, place] == (label > 0)).mean()
-        shown[name] = {what: float(share) for what, share in shown[name].items()}
-    return shown

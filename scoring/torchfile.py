@@ -1,6 +1,6 @@
-"""Reads the weights in a PyTorch file without PyTorch, and without what makes such files dangerous.
+"""Reads the weights in a PyTorch file without PyTorch, and safely.
 
-They are pickles, which can call any function of Python. Here they find none but those that make up a state dict.
+Such files are pickles, which can call any function of Python. Here they can call only those that make up a state dict.
 """
 import collections
 import io
@@ -11,16 +11,16 @@ import numpy as np
 
 
 def read_torch(content):
-    """What `torch.save` made of a state dict, as bytes → {name: array}, of float32 or int64.
+    """The bytes that `torch.save` made of a state dict → {name: array}, of float32 or int64.
 
-    Raises pickle.UnpicklingError where there is anything else in it. Both formats are in torch/serialization.py.
+    Raises pickle.UnpicklingError for other content. Both formats are in torch/serialization.py.
     """
     file = io.BytesIO(content)
     return read_zip(file) if content[:2] == b"PK" else read_legacy(file)
 
 
 def read_zip(file):
-    """The format since PyTorch 1.6: a .zip file with the pickle, and the numbers of each storage in a file of its own."""
+    """The format since PyTorch 1.6: a .zip file with the pickle, and for each storage a file with its numbers."""
     with zipfile.ZipFile(file) as archive:
         folder = archive.namelist()[0].partition("/")[0]
 
@@ -31,7 +31,7 @@ def read_zip(file):
 
 
 def read_legacy(file):
-    """The format before: five pickles in a row, then the numbers of the storages."""
+    """The format before PyTorch 1.6: five pickles in a row, then the numbers of the storages."""
     storages = {}
 
     def storage(key, dtype, count):
@@ -40,7 +40,7 @@ def read_legacy(file):
     # a magic number, the format's version, facts about the machine; the state dict; the order of the storages
     *_, tensors, keys = (TensorUnpickler(file, storage).load() for _ in range(5))
     for key in keys:
-        file.seek(8, io.SEEK_CUR)  # their count, once more
+        file.seek(8, io.SEEK_CUR)  # their count, which the pickle has, too
         file.readinto(storages[key])  # the tensors are views of it
     return tensors
 
@@ -56,7 +56,7 @@ KNOWN = {("collections", "OrderedDict"): collections.OrderedDict, ("torch._utils
 
 
 class TensorUnpickler(pickle.Unpickler):
-    """Makes what is KNOWN and nothing else; `storage(key, dtype, count)` gives it the numbers of tensors."""
+    """An unpickler for what is KNOWN and nothing else; `storage(key, dtype, count)` gives it the numbers of tensors."""
 
     def __init__(self, file, storage):
         super().__init__(file)

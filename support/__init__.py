@@ -1,1 +1,1 @@
-"""What every command needs: command line, device, files, figures."""
+"""What every command uses: command line, device, files, figures."""

@@ -1,11 +1,11 @@
 """How a command reads its options and how it ends: argparse types, errors as sentences, signals.
 
-A command imports this first, as ruff.toml sorts it: while the libraries are imported, Ctrl-C then ends it with one line, and a
-Python or Paddle that is too old is named before anything fails. That is why this imports the standard library alone.
+A command imports this first, as ruff.toml sorts it: Ctrl-C then ends it with one line while the libraries are imported, and a
+Python or Paddle that is too old is named before anything fails. So this file imports the standard library alone, and this file
+and the commands use no syntax that Python 3.7 lacks.
 """
 import argparse
 import errno
-import importlib.metadata
 import os
 import re
 import signal
@@ -16,41 +16,48 @@ from pathlib import Path
 
 
 def end_at_once(*_):
-    """Ctrl-C while a command still imports its libraries: nothing is to be saved, and a traceback would tell nobody anything."""
+    """Ends the process with one line at Ctrl-C while a command imports its libraries: there is nothing to save yet."""
     os.write(2, f"{Path(sys.argv[0]).name}: interrupted\n".encode())
     os._exit(130)
 
 
-# in a command, not in tests
+# In a command, not in tests.
 if Path(getattr(sys.modules["__main__"], "__file__", None) or "").resolve().parent == Path(__file__).resolve().parent.parent:
     signal.signal(signal.SIGINT, end_at_once)
 
 
-def refuse_what_is_too_old():
-    """Ends the process, with one line, where Python or Paddle are of a time that this program does not know."""
-    paddle = ""  # built by hand, or missing, which the import will say
+def find_too_old():
+    """The version of Python or Paddle that is too old for this program, as text; None where both are supported."""
+    if sys.version_info < (3, 10):  # noqa: UP036  this file runs on those, too
+        return f"Python {sys.version_info[0]}.{sys.version_info[1]}"
+    from importlib import metadata  # Python 3.7 lacks it
+
     for name in ("paddlepaddle", "paddlepaddle-gpu"):
-        with suppress(importlib.metadata.PackageNotFoundError):
-            paddle = importlib.metadata.version(name)
-    old = f"Python {sys.version_info[0]}.{sys.version_info[1]}" if sys.version_info < (3, 10) else None
-    if re.match(r"[01]\.|2\.[0-5]\.", paddle):
-        old = old or f"PaddlePaddle {paddle}"
+        with suppress(metadata.PackageNotFoundError):  # built by hand, or missing, which the import will say
+            if re.match(r"[01]\.|2\.[0-5]\.", metadata.version(name)):
+                return f"PaddlePaddle {metadata.version(name)}"
+    return None
+
+
+def refuse_too_old():
+    """Ends the process, with one line, where Python or Paddle is too old."""
+    old = find_too_old()
     if old:
         print(f"{Path(sys.argv[0]).name}: {old} is too old; this program needs Python 3.10 or newer and PaddlePaddle 2.6.2 or "
               "newer. On AI Studio, choose such an image when you create the project", file=sys.stderr)
         sys.exit(2)
 
 
-refuse_what_is_too_old()
-# Paddle says these at every start; neither asks anything of the user.
+refuse_too_old()
+# Paddle gives these warnings at every start; the user need not act on them.
 warnings.filterwarnings("ignore", message="No ccache found")
 warnings.filterwarnings("ignore", message="When training, we now always track global mean and variance")
 
 
 class UserError(Exception):
-    """Something that one sentence explains to the user.
+    """An error that one sentence explains to the user.
 
-    `status` becomes the exit status: 2 for bad usage or input, 1 when the work itself failed.
+    `status` becomes the exit status: 2 for bad usage or input, 1 where the work itself failed.
     """
 
     def __init__(self, sentence, status=2):
@@ -58,12 +65,19 @@ class UserError(Exception):
         self.status = status
 
 
+class Help(argparse.RawDescriptionHelpFormatter):
+    """Shows the script's docstring as it stands, and each option's default unless its help says it in words."""
+
+    def _get_help_string(self, action):
+        said = "default" in action.help or action.default in (None, "", argparse.SUPPRESS) or isinstance(action.default, bool)
+        return action.help + ("" if said else " (default: %(default)s)")
+
+
 class Parser(argparse.ArgumentParser):
-    """An argument parser that shows the script's docstring as it stands and complains in one line."""
+    """An argument parser that complains in one line."""
 
     def __init__(self, description):
-        super().__init__(description=description, formatter_class=argparse.RawDescriptionHelpFormatter,
-                         allow_abbrev=False)
+        super().__init__(description=description, usage="%(prog)s [options]", formatter_class=Help, allow_abbrev=False)
 
     def error(self, message):
         raise UserError(f"{message}; --help lists the options")
@@ -88,7 +102,7 @@ def number(kind, minimum, maximum=10**9, below=float("inf")):
     return parse
 
 
-MAX_FACES = 1_000_000  # that one command draws
+MAX_FACES = 1_000_000  # drawn by one command
 seed = number(int, 0, 2**63 - 1)
 count = number(int, 1, MAX_FACES)
 
@@ -117,18 +131,20 @@ def picture_path(text, endings=(".png", ".jpg", ".jpeg", ".webp")):
 
 
 def printable(text):
-    """Text from a file or a server, such that it cannot steer a terminal:
-    what has no shape is written as an escape (\\n, \\x1b)."""
+    """Text from a file or a server, made safe for a terminal: characters that cannot be printed become escapes (\\n, \\x1b)."""
     return "".join(sign if sign.isprintable() else sign.encode("unicode_escape", "surrogatepass").decode() for sign in str(text))
 
 
 def run_command(main):
-    """Runs `main()` and ends the process: status 0, or one line on stderr and a status that is not 0."""
+    """Runs `main()` and ends the process: status 0, or one line on stderr and another status.
+
+    Where the reader of the output has ended, as in `… | head`, it ends without a line.
+    """
     if signal.getsignal(signal.SIGINT) is end_at_once:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     name = Path(sys.argv[0]).name
-    for stream in (sys.stdout, sys.stderr):  # a file name that the terminal cannot show must not stop the work
-        stream.reconfigure(errors="backslashreplace", line_buffering=True)  # and a log file must not lag behind
+    for stream in (sys.stdout, sys.stderr):  # a file name that the terminal cannot show does not stop the work
+        stream.reconfigure(errors="backslashreplace", line_buffering=True)  # a log file has each line at once
     try:
         main()
         return
@@ -136,6 +152,8 @@ def run_command(main):
         sentence, status = str(error), error.status
     except KeyboardInterrupt:
         sentence, status = "interrupted", 130
+    except BrokenPipeError:
+        os._exit(128 + 13)  # the status of a process that SIGPIPE ended; a usual exit would write to the pipe once more
     except OSError as error:
         sentence, status = describe_os_error(error), 1
     except (MemoryError, RuntimeError, SystemError) as error:
@@ -153,9 +171,9 @@ def run_command(main):
 
 @contextmanager
 def stop_signals(patient=False):
-    """Yields a list that stays empty until Ctrl-C or SIGTERM puts its number in, so that the work under way is finished.
+    """Yields a list to which Ctrl-C or SIGTERM adds its number; the block can then finish what it is doing, and stop.
 
-    A second one then ends the process at once, unless `patient`: Paddle's launcher always sends several.
+    A second signal ends the process at once, unless `patient`: Paddle's launcher always sends several.
     """
     received, handlers = [], {}
 
@@ -179,11 +197,11 @@ def stop_signals(patient=False):
 def describe_os_error(error):
     """One sentence for an `OSError`, with the file's name where it is known."""
     if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", None)):
-        return "the disk is full: free some space and type the same command again; what was there before is unharmed"
+        return "the disk is full: free some space and type the same command again; earlier files are unharmed"
     return f"{error.filename}: {error.strerror}" if error.filename else str(error)
 
 
 def is_out_of_memory(error):
-    """Whether an exception says that CPU or GPU memory ran out (Paddle uses several types for it)."""
+    """Whether an exception says that CPU or GPU memory ran out (Paddle raises several types)."""
     return isinstance(error, MemoryError) or any(
         sign in str(error) for sign in ("ResourceExhausted", "Out of memory", "out of memory"))

@@ -1,11 +1,10 @@
 """Where a command computes: CPU threads, the maths libraries' settings, the device, the precision, memory.
 
-Paddle, and what is made of it, is imported where it is needed: pretreat.py counts CPUs without it.
+Paddle, and modules that import it, are imported where they are needed: pretreat.py counts CPUs without them.
 """
 from support.cli import UserError
 
 import ctypes
-import importlib.util
 import os
 import platform
 from contextlib import nullcontext
@@ -15,7 +14,7 @@ import psutil
 
 
 def usable_cpus():
-    """How many CPUs this process may keep busy: its affinity, and the quota of the container it is in."""
+    """How many CPUs this process may use: by its affinity, and by the quota of its container."""
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
@@ -27,16 +26,16 @@ def usable_cpus():
 
 
 def tune_cpu():
-    """Sets how many threads compute and, on AMD processors, the maths library's fast path, unless the user set them.
+    """Sets how many threads compute and, on AMD processors, the fast path of the maths library, unless the user set them.
 
-    The libraries read this when they first compute: call it before anything else computes, be Paddle imported or not.
-    An OMP_NUM_THREADS of 1 does not count; who wants a single thread sets MKL_NUM_THREADS.
+    Call it after Paddle is imported and before anything computes, which is when the libraries read the settings. Importing Paddle
+    sets OMP_NUM_THREADS to 1, so that a 1 does not count as the user's; MKL_NUM_THREADS=1 gives a single thread.
 
-    Paddle computes with Intel's MKL, which takes its slow path on other makers' processors.
+    Paddle computes with Intel's MKL, which takes a slow path on processors of other makers.
     """
-    if os.environ.get("OMP_NUM_THREADS", "1") == "1":  # importing Paddle sets it to 1, for whatever that process starts, too
+    if os.environ.get("OMP_NUM_THREADS", "1") == "1":
         cores = min(usable_cpus(), psutil.cpu_count(logical=False) or usable_cpus())
-        processes = int(os.environ.get("PADDLE_LOCAL_SIZE", 1))  # how many Paddle's launcher started on this machine
+        processes = int(os.environ.get("PADDLE_LOCAL_SIZE", 1))  # started by Paddle's launcher on this machine
         start_threads(os.environ.setdefault("MKL_NUM_THREADS", str(max(1, cores // processes))))
     processor = describe_processor()
     if "AuthenticAMD" in processor:  # 7 and 5 are MKL's numbers for its AVX-512 and AVX2 code
@@ -45,28 +44,24 @@ def tune_cpu():
 
 
 def start_threads(count):
-    """Lets OpenMP, with which MKL, oneDNN and Paddle's own operators share out their work, take `count` threads (text).
+    """Starts OpenMP, which MKL, oneDNN and Paddle's own operators compute with, with `count` threads (text).
 
-    Its library, which Paddle brings, reads OMP_NUM_THREADS once, when it starts, that is, with the first operation, or here.
+    Its library reads OMP_NUM_THREADS once, when it starts: with the first operation, or here.
     """
-    found = importlib.util.find_spec("paddle")  # without importing it
-    library = Path(found.submodule_search_locations[0]) / "libs" / "libiomp5.so" if found else None
-    if library is None or not library.exists():  # it is there on Linux, x86
-        return
     try:
-        openmp = ctypes.CDLL("libiomp5.so", mode=os.RTLD_NOLOAD)  # Paddle's, or somebody's beside which no other may run
-    except OSError:
-        openmp = ctypes.CDLL(str(library))
+        openmp = ctypes.CDLL("libiomp5.so", mode=os.RTLD_NOLOAD)  # the one that Paddle, or a program around it, has loaded
+    except (OSError, AttributeError):
+        return  # not Linux on x86
     before = os.environ.get("OMP_NUM_THREADS")
     os.environ["OMP_NUM_THREADS"] = count
-    openmp.omp_get_max_threads()  # starts it
+    openmp.omp_get_max_threads()  # its first call starts it
     del os.environ["OMP_NUM_THREADS"]
     if before:
         os.environ["OMP_NUM_THREADS"] = before
 
 
 def describe_processor():
-    """The processor's maker and, on Linux, the instructions it knows."""
+    """The processor's maker and, on Linux, its instruction sets."""
     try:
         return Path("/proc/cpuinfo").read_text()
     except OSError:
@@ -74,10 +69,10 @@ def describe_processor():
 
 
 def keep_freed_memory():
-    """Lets this process keep memory that it frees (until it ends), where the C library is GNU's.
+    """Makes this process keep the memory that it frees for later use, where the C library is GNU's.
 
-    Paddle frees and allocates every tensor anew. Memory fresh from the system costs a page fault every 4 KB: on large
-    tensors that takes several times as long as adding or activating them.
+    Paddle allocates and frees every tensor. New memory from the system costs a page fault every 4 KB: for a large tensor that
+    takes several times as long as adding or activating it.
     """
     M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # from mallopt(3)
     try:
@@ -89,14 +84,14 @@ def keep_freed_memory():
 
 
 def gpu_trouble():
-    """Why Paddle cannot compute on a GPU here, in words; None where it can."""
+    """Why Paddle cannot compute on a GPU here, as a phrase; None where it can."""
     import paddle
 
     if not paddle.is_compiled_with_cuda():
         return f"this Paddle {paddle.__version__} is built for CPUs"
     if paddle.device.cuda.device_count() == 0:
-        return "Paddle sees none"
-    try:  # a driver that is too old, a missing cuDNN, a GPU newer than Paddle: all show in the first convolution
+        return "Paddle finds no GPU"
+    try:  # with a driver that is too old, without cuDNN, or on a GPU newer than Paddle the first convolution fails
         paddle.set_device("gpu")
         paddle.nn.functional.conv2d(paddle.ones([1, 1, 4, 4]), paddle.ones([1, 1, 2, 2])).numpy()
     except Exception as error:
@@ -107,37 +102,43 @@ def gpu_trouble():
 def choose_device(name, aloud=False):
     """Makes `name` (auto, cpu or gpu) Paddle's device, sets up the CPU, and returns the device as cpu or gpu.
 
-    Call it before anything else computes. Says which it is when it is to be said `aloud`, and always where a Paddle that is made
-    for GPUs finds none. Raises UserError where a GPU is asked for and Paddle cannot use one.
+    Call it before anything computes. Prints the device where `aloud`, and always where a Paddle that is built for GPUs can use
+    none. Raises UserError where a GPU is asked for and Paddle can use none.
     """
     import paddle
 
     tune_cpu()
     trouble = gpu_trouble() if name != "cpu" else None
-    launched_for_gpu = "FLAGS_selected_gpus" in os.environ  # by Paddle's launcher: the other processes count on it
+    launched_for_gpu = "FLAGS_selected_gpus" in os.environ  # by Paddle's launcher, one process for each GPU
     if trouble and (name == "gpu" or launched_for_gpu):
         raise UserError(f"--device gpu: no usable GPU ({trouble}); use --device cpu, or see \"No usable GPU\" in the README")
     device = "cpu" if name == "cpu" or trouble else "gpu"
     paddle.set_device(device)
-    if device == "gpu":
-        said = f"device: {paddle.device.cuda.get_device_name()}"
-    else:
+    if device == "cpu":
         keep_freed_memory()
-        from training import onednn
-
-        expected = trouble and paddle.is_compiled_with_cuda()
-        aloud = aloud or expected
-        why = f" (no usable GPU: {trouble})" if expected else ""
-        slow = "" if onednn.usable() else f", with Paddle's own layers, which are slow ({onednn.library()})"
-        said = f"device: cpu, {os.environ.get('MKL_NUM_THREADS', '?')} threads{why}{slow}"
-    if aloud:
-        print(said)
+    missed = trouble if paddle.is_compiled_with_cuda() else None
+    if aloud or missed:
+        print(f"device: {describe_device(device, missed)}")
     return device
 
 
-def choose_precision(choice, device):
-    """The type to compute in on `device` (cpu or gpu) for --amp `choice`: float32, bfloat16 or float16; says what it took.
+def describe_device(device, missed=None):
+    """What computes, as one phrase; `missed` is why a GPU that could be expected does not, or None."""
+    if device == "gpu":
+        import paddle
 
+        return paddle.device.cuda.get_device_name()
+    from training import onednn
+
+    why = f" (no usable GPU: {missed})" if missed else ""
+    slow = "" if onednn.usable() else f", with Paddle's own layers, which are slow ({onednn.library()})"
+    return f"cpu, {os.environ.get('MKL_NUM_THREADS', '?')} threads{why}{slow}"
+
+
+def choose_precision(choice, device):
+    """The type to compute in on `device` (cpu or gpu) for --amp `choice`: float32, bfloat16 or float16.
+
+    Prints it, unless the choice is off.
     A `choice` of None is auto on a CPU, off on a GPU. Raises UserError where the device cannot compute in the type asked for.
     """
     import paddle
@@ -148,8 +149,8 @@ def choose_precision(choice, device):
         precision = "float32"
     elif device == "cpu":
         if choice == "float16" or why_not:
-            raise UserError(f"--amp {choice}: {why_not or 'a CPU computes in bfloat16 or float32'}; leave --amp away, and the "
-                            "program takes what it can")
+            raise UserError(f"--amp {choice}: {why_not or 'a CPU computes in bfloat16 or float32'}; leave out --amp, and the "
+                            "program chooses")
         precision = "bfloat16"
     elif choice == "auto":
         precision = "bfloat16" if paddle.amp.is_bfloat16_supported() else "float16"
@@ -163,7 +164,7 @@ def choose_precision(choice, device):
 
 
 def cpu_without_bfloat16():
-    """Why this CPU does not compute in bfloat16, in words; None where it does."""
+    """Why this CPU does not compute in bfloat16, as a phrase; None where it does."""
     from training import onednn
 
     if not onednn.usable():
@@ -188,7 +189,7 @@ def autocast(precision):
 
 
 def memory_mb():
-    """What the run holds, in MB: GPU memory allocated by Paddle at its peak, or else resident main memory."""
+    """The memory that the process holds, in MB: of the GPU the peak that Paddle allocated, else resident main memory."""
     import paddle
 
     if paddle.get_device().startswith("gpu"):

@@ -17,7 +17,7 @@ from training.layers import ResizeConv2D
 from training.randomness import face_inputs
 
 OPSET = 13  # of ONNX: old enough for most programs
-CLOSE = 1e-3  # of the 2 between black and white; a grey level is 0.008
+MAX_DIFFERENCE = 1e-3  # from the network, of the 2 between black and white; a grey level is 0.008
 EXAMPLE = '''\
 import numpy as np
 import onnxruntime
@@ -35,18 +35,18 @@ NOISE = {"normal": "np.random.default_rng(0).standard_normal((16, {}), dtype=np.
 LABELS = '''
 z = np.concatenate([z, np.tile(np.float32({values}), (16, 1))], axis=1)  # 1 or -1 for each attribute in labels.json'''
 WRITTEN = {"generator.json", "generator.pdmodel", "generator.pdiparams", "generator.pdiparams.info", "generator.onnx",
-           "example.py", "labels.json", "faces.png"}  # the last by example.py
+           "example.py", "labels.json", "faces.png"}  # example.py writes the last
 
 
 class Leaky(nn.Layer):
-    """LeakyReLU(0.2) by other means: paddle2onnx 2.1 writes some other slope."""
+    """LeakyReLU(0.2) as two ReLUs: paddle2onnx 2.1 writes another slope for Paddle's own layer."""
 
     def forward(self, x):
         return F.relu(x) - 0.2 * F.relu(-x)
 
 
 class Doubled(nn.Layer):
-    """Repeats each pixel 2×2 times by other means than nn.Upsample, which paddle2onnx 2.1 does not know."""
+    """Repeats each pixel 2×2 times, like nn.Upsample, which paddle2onnx 2.1 cannot convert."""
 
     def forward(self, x):
         for axis in (3, 5):
@@ -60,8 +60,10 @@ OTHERWISE = {nn.LeakyReLU: Leaky, nn.Upsample: Doubled}
 
 @paddle.no_grad()
 def plain(generator):
-    """The same network of Paddle's own layers alone, in evaluation mode: what converters know.
-    Batch normalisation is folded away."""
+    """The same network of Paddle's own layers alone, in evaluation mode, for converters know no others.
+
+    Batch normalisation is folded into the layer before it.
+    """
     layers = []
     for layer in generator:
         if isinstance(layer, ResizeConv2D):
@@ -74,19 +76,16 @@ def plain(generator):
                 layers[place] = folded(layers[place], layer)
                 continue
         layers.append(OTHERWISE.get(type(layer), lambda layer=layer: layer)())
-    if generator.plan.arch == "dcgan":
-        inputs = generator.plan.z_dim + len(generator.plan.labels)
-        layers.insert(0, nn.Unflatten(1, [inputs, 1, 1]))
     network = nn.Sequential(*layers)
     network.eval()
     return network
 
 
 def folded(layer, norm):
-    """A convolution, a transposed one or a dense layer that also does what batch normalisation behind it does in evaluation mode.
+    """A convolution, a transposed one or a dense layer together with the batch normalisation behind it, in evaluation mode.
 
-    y = (Wx + b - mean) / sqrt(variance + epsilon) · scale + shift is again a layer of that kind, with other W and b. Of a dense
-    layer whose outputs become maps, each map has one scale.
+    y = (Wx + b - mean) / sqrt(variance + epsilon) · scale + shift is a layer of the same kind, with other W and b. Where the
+    outputs of a dense layer become maps, each map has one scale.
     """
     outputs = 0 if isinstance(layer, nn.Conv2D) else 1  # the axis of the weights
     times = layer.weight.shape[outputs] // len(norm.weight)
@@ -103,7 +102,7 @@ def folded(layer, norm):
 
 @contextlib.contextmanager
 def quiet():
-    """Inside the block, nothing is printed, not even by libraries in C++."""
+    """Inside the block nothing is printed, not by libraries in C++ either."""
     with open(os.devnull, "w") as nowhere, contextlib.ExitStack() as stack:
         for number in (1, 2):
             kept = os.dup(number)
@@ -117,14 +116,14 @@ def export(generator, folder):
     """Writes a generator into `folder` as generator.json or .pdmodel (with .pdiparams), generator.onnx, and example.py.
 
     Both models take z, with the labels behind it, float32 [N, inputs], and give float32 [N, 3, size, size] in [-1, 1]. Returns
-    the largest difference of each from the network itself. What an earlier export left in `folder` is replaced as a whole. Raises
-    UserError where packages are missing, a model differs, or `folder` holds anything else.
+    the largest difference of each from the network itself. An earlier export in `folder` is replaced as a whole. Raises UserError
+    where packages are missing, a model differs, or `folder` holds other files.
     """
     try:
         with quiet():
             importlib.import_module("onnxruntime")
-            importlib.import_module("paddle2onnx")  # which paddle.onnx.export calls
-    except (ImportError, ValueError) as error:  # a ValueError where it is made for another Paddle
+            importlib.import_module("paddle2onnx")  # paddle.onnx.export calls it
+    except (ImportError, ValueError) as error:  # a ValueError where it was built for another Paddle
         raise UserError(f"--export needs packages that do not work here ({str(error).splitlines()[0]}); type: "
                         "pip install -r requirements-export.txt, and with Paddle 2.6 then: pip install "
                         "\"paddle2onnx<2\"") from None
@@ -137,7 +136,7 @@ def export(generator, folder):
 
 
 def write_models(generator, folder):
-    """Writes both models. Returns the largest difference of each from the network. Raises UserError where it is not small."""
+    """Writes both models. Returns the largest difference of each from the network. Raises UserError where one is too large."""
     import onnxruntime
 
     z = face_inputs(generator.plan, range(8))
@@ -151,7 +150,7 @@ def write_models(generator, folder):
         except SystemExit:
             raise UserError("--export: paddle2onnx cannot convert this network; another version of it may do better",
                             status=1) from None
-        shutil.rmtree(folder / "paddle_model_temp_dir", ignore_errors=True)  # left by paddle2onnx 1.3: the weights once more
+        shutil.rmtree(folder / "paddle_model_temp_dir", ignore_errors=True)  # paddle2onnx 1.3 leaves a copy of the weights there
         paddle.jit.save(network, str(path), input_spec=spec)
         static = paddle.jit.load(str(path))
         static.eval()
@@ -159,14 +158,14 @@ def write_models(generator, folder):
                  "ONNX": onnxruntime.InferenceSession(f"{path}.onnx").run(None, {"z": z})[0]}
     differences = {name: float(np.abs(pictures - wanted).max()) for name, pictures in drawn.items()}
     for name, difference in differences.items():
-        if not difference < CLOSE:
+        if not difference < MAX_DIFFERENCE:
             raise UserError(f"--export: the {name} draws other faces than the network (they differ by {difference:.2g}); "
                             "nothing was written. Another version of Paddle or paddle2onnx may do better", status=1)
     return differences
 
 
 def example(generator):
-    """A program that draws with generator.onnx. Names from a weights file have no place in it: they could be code."""
+    """A program that draws with generator.onnx. It has no names from the weights file in it, for they could be code."""
     plan = generator.plan
     labels = LABELS.format(values=[1] * len(plan.labels)) if plan.labels else ""
     return EXAMPLE.format(noise=NOISE[plan.noise].format(plan.z_dim), labels=labels, size=generator.size)

@@ -12,16 +12,16 @@ from skimage.util import montage
 
 from support.files import replacing
 
-MOST_POINTS = 2000  # of a curve: more than it has pixels takes long and shows nothing
+MAX_POINTS = 2000  # of a curve, which is drawn about 900 px wide: more would take longer and show no more
 
 
 def evenly(count, most=100):
-    """Which of `count` faces to show where there is room for `most`: int64 row numbers, evenly spread."""
+    """Which of `count` faces to show, `most` at most: int64 row numbers, evenly spread."""
     return np.linspace(0, count - 1, min(most, count)).astype(np.int64)
 
 
 def grid(faces, columns=None):
-    """uint8 faces [N, S, S, 3] → one uint8 picture [rows·S, columns·S, 3], row by row, black where none is left.
+    """uint8 faces [N, S, S, 3] → one uint8 picture [rows·S, columns·S, 3], row by row; the places that are left are black.
 
     Without `columns` the picture is as square as it can be.
     """
@@ -32,14 +32,14 @@ def grid(faces, columns=None):
 
 def save_picture(path, pixels):
     """Writes a uint8 picture [H, W, 3], atomically; the ending of `path` says in which format."""
-    with replacing(path, durable=False) as temporary:  # as .png with a fast compression: faces hardly shrink by more
+    with replacing(path, durable=False) as temporary:  # a .png with fast compression: another makes faces hardly smaller
         Image.fromarray(np.ascontiguousarray(pixels)).save(temporary, compress_level=1, compress_type=zlib.Z_RLE)
 
 
 def save_film(path, frames, seconds):
-    """Writes uint8 pictures [N, H, W, 3] as a film of so many seconds; the ending says of which kind: .gif, .mp4, .webp.
+    """Writes uint8 pictures [N, H, W, 3] as a film of so many seconds; the ending says in which format: .gif, .mp4, .webp.
 
-    Raises ImportError for an .mp4 where the package imageio-ffmpeg is missing, OSError where the film could not be written whole.
+    Raises ImportError for an .mp4 where imageio or imageio-ffmpeg is missing, OSError where the film could not be written whole.
     """
     with replacing(path, durable=False) as temporary:
         if path.suffix.lower() == ".mp4":
@@ -50,7 +50,10 @@ def save_film(path, frames, seconds):
 
 
 def save_mp4(path, frames, speed):
-    """Writes a film of `speed` pictures a second. ffmpeg, another process, fails in silence: the pictures are counted."""
+    """Writes a film of `speed` pictures a second.
+
+    ffmpeg, another process, reports no error where it fails, so the pictures in the file are counted.
+    """
     import imageio.v2 as imageio
     import imageio_ffmpeg
 
@@ -61,20 +64,20 @@ def save_mp4(path, frames, speed):
         written = 0
     if written != len(frames):
         raise OSError(f"ffmpeg wrote {written} of the film's {len(frames)} pictures (is the disk full?); "
-                      "what was there before is unharmed")
+                      "earlier files are unharmed")
 
 
 def save_figure(path, figure):
     """Writes a matplotlib figure, atomically."""
     with replacing(path, durable=False) as temporary, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing")  # Chinese names, which few fonts have
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # such as Chinese, which few fonts have
         figure.savefig(temporary, dpi=100)
 
 
 def plain(text, most=60):
-    """A name or a path as it may stand in a figure (with parse_math=False, which keeps a $ from starting a formula).
+    """A name or a path as text for a figure; to be used with parse_math=False, for a $ would start a formula.
 
-    Of one longer than `most` characters the middle is left out.
+    A text longer than `most` characters loses its middle.
     """
     text = printable(text)
     return text if len(text) <= most else f"{text[:most // 2 - 1]}…{text[-most // 2:]}"
@@ -83,7 +86,7 @@ def plain(text, most=60):
 def save_titled_grids(path, titled_faces):
     """Draws several sets of faces (title → uint8 [N, S, S, 3]) side by side, each a grid under its title."""
     grids = {title: grid(faces) for title, faces in titled_faces.items()}
-    from matplotlib.figure import Figure  # imported where it is needed: it takes as long as decoding a thousand faces
+    from matplotlib.figure import Figure  # imported where it is needed, for that takes long
 
     figure = Figure(figsize=(8 * len(grids), 8.5), layout="tight")
     for place, (title, pixels) in enumerate(grids.items(), start=1):
@@ -97,13 +100,13 @@ def save_titled_grids(path, titled_faces):
 def save_losses(path, losses, steps_per_epoch):
     """Draws `losses` (float32 [steps, 4]: d_loss, g_loss, d_real, d_fake) as two curves over the steps.
 
-    Thin lines are single steps, or in a long run means of a few, thick lines a running mean over one epoch (at most a
-    twentieth of the run).
+    Thin lines are single steps, in a run of more than MAX_POINTS steps means of a few. Thick lines are running means over one
+    epoch, or over a twentieth of the run where that is less.
     """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 8), layout="tight")
-    ends = np.linspace(0, len(losses), min(MOST_POINTS, len(losses)) + 1).astype(np.int64)
+    ends = np.linspace(0, len(losses), min(MAX_POINTS, len(losses)) + 1).astype(np.int64)
     steps = (ends[:-1] + ends[1:] + 1) / 2  # counted from 1
     window = max(1, round(min(steps_per_epoch, len(losses) // 20) * len(steps) / len(losses)))
     losses = np.add.reduceat(losses, ends[:-1], axis=0, dtype=np.float64) / np.diff(ends)[:, None]
@@ -123,7 +126,7 @@ def save_losses(path, losses, steps_per_epoch):
 
 
 def save_rows(path, named_faces):
-    """Draws several sets of as many faces (name → uint8 [N, S, S, 3]), each a row beside its name."""
+    """Draws sets of faces (name → uint8 [N, S, S, 3], all with the same N), each as a row beside its name."""
     from matplotlib.figure import Figure
 
     picture = grid(np.concatenate(list(named_faces.values())), columns=len(next(iter(named_faces.values()))))
@@ -131,7 +134,7 @@ def save_rows(path, named_faces):
     names = list(map(plain, named_faces))
     room = 20 + 9 * max(map(len, names))  # px for the names
     figure = Figure(figsize=((room + width) / 100, height / 100), dpi=100)
-    figure.figimage(picture, xo=room)  # a pixel for each of the picture
+    figure.figimage(picture, xo=room)  # unscaled, pixel for pixel
     for row, name in enumerate(names):
         figure.text((room - 8) / (room + width), 1 - (row + 0.5) / len(names), name, ha="right", va="center", parse_math=False)
     save_figure(path, figure)
@@ -141,7 +144,7 @@ def save_scores(path, curves, levels):
     """Draws scores over images seen, on a logarithmic scale.
 
     curves  name → list of (images seen, score)
-    levels  name → score, drawn as dashed lines to compare with
+    levels  name → score, drawn as dashed and dotted lines to compare with
     """
     from matplotlib.figure import Figure
 
@@ -155,16 +158,16 @@ def save_scores(path, curves, levels):
     axes.set_xlabel("images seen")
     axes.set_ylabel("SWD, lower is better")
     axes.grid(alpha=0.3, which="both")
-    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))  # beside the curves, of which it would hide some
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))  # beside the axes, for in them it would hide curves
     save_figure(path, figure)
 
 
 def save_report(path, title, fakes, reals, closest, copied, scores):
     """Draws the page of evaluate.py: samples, real faces, the generated faces nearest to training faces, scores as bars.
 
-    title            lines that say whose faces these are
+    title            lines of text: which faces these are
     fakes, reals     uint8 [N, S, S, 3]
-    closest, copied  pairs of a generated face and its nearest training face, uint8 [M, S, S, 3] each
+    closest, copied  uint8 [M, S, S, 3] each: generated faces, and the training face nearest to each
     scores           name of the set → name of the score → number; "generated" and "real faces" come first
     """
     from matplotlib.figure import Figure
@@ -194,13 +197,14 @@ def save_report(path, title, fakes, reals, closest, copied, scores):
 def draw_bars(axes, values):
     """Draws numbers by name as bars, one below the other.
 
-    Those that would dwarf the first two run out of the figure: the axis ends at four times the larger of these.
+    The axis ends at four times the larger of the first two numbers, or before; bars of larger numbers are cut off there, with an
+    arrow.
     """
     numbers = list(values.values())
     limit = min(max(numbers), 4 * max(numbers[:2])) or 1
     for row, number in enumerate(numbers):
         axes.barh(row, number, color=("tab:orange", "tab:green")[row] if row < 2 else "tab:blue")
-        if number > 0.7 * limit:  # no room beside it
+        if number > 0.7 * limit:  # there is no room beside the bar: the number is written in it
             axes.text(0.98 * limit if number > limit else number - 0.02 * limit, row, f"{number:.3g}" + " →" * (number > limit),
                       color="white", ha="right", va="center")
         else:

@@ -1,4 +1,4 @@
-"""Writing files so that a killed process leaves the old content or the new, never a half."""
+"""Writing files so that a killed process leaves the old content or the new, never a part of it."""
 from support.cli import UserError, printable
 
 import ctypes
@@ -23,12 +23,12 @@ AT_FDCWD = -100
 def replacing(path, durable=True):
     """Yields a temporary path with the same ending; when the block succeeds, that file takes the place of `path`.
 
-    When the block fails or the process is killed, `path` is as it was. `durable` also waits for the disk, so that
-    this holds when the machine itself goes down; thousands of small pictures had better not.
+    When the block fails or the process is killed, `path` is as it was. With `durable` it also waits for the disk, so that this
+    holds when the machine itself fails; for thousands of small pictures that takes too long.
     """
     path = Path(path)
     temporary = path.with_name(f".writing-{path.name}")
-    temporary.unlink(missing_ok=True)  # of a process that was killed; a link would be written through
+    temporary.unlink(missing_ok=True)  # left by a process that was killed; if it is a link, its target would be written
     try:
         yield temporary
         if durable:
@@ -42,10 +42,11 @@ def replacing(path, durable=True):
 
 
 @contextmanager
-def claim(folder):
-    """Inside the block the folder belongs to this process alone; the system takes the claim back when the process dies.
+def claim(folder, hint="wait for it, or name another --out"):
+    """Inside the block the folder belongs to this process alone; the system ends the claim when the process dies.
 
-    Raises UserError where another process has claimed it. Does nothing on Windows and on file systems without locks.
+    Raises UserError, with the `hint`, where another process has claimed it. Does nothing on Windows and on file systems without
+    locks.
     """
     if fcntl is None:
         yield
@@ -56,7 +57,7 @@ def claim(folder):
     except OSError as error:
         if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
             os.close(descriptor)
-            raise UserError(f"{folder}: another command is writing there; wait for it, or name another --out") from None
+            raise UserError(f"{folder}: another command is writing there; {hint}") from None
     try:
         yield
     finally:
@@ -64,17 +65,16 @@ def claim(folder):
 
 
 def sweep(*folders):
-    """Deletes what processes that died were writing in folders that this one has claimed."""
+    """Deletes unfinished files of processes that died, in folders that this process has claimed."""
     for folder in folders:
         for unfinished in Path(folder).glob(".writing-*"):
             unfinished.unlink(missing_ok=True)
 
 
 def check_own(folder, flag, names, is_ours):
-    """Raises UserError where a folder that is to be replaced holds anything but files of these `names` that `is_ours(folder)`
-    says we made.
+    """Raises UserError where a `folder` that will be replaced holds other files than those of this program.
 
-    An empty folder will do, and none.
+    Its files must have these `names`, and `is_ours(folder)` must be true. The folder may be empty or missing.
     """
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{flag} {folder}: is a file; name a folder")
@@ -90,18 +90,18 @@ def rebuilding(folder, flag, names, is_ours):
     """Yields an empty folder beside `folder`; when the block succeeds, it takes the place of `folder` as a whole.
 
     names    of the files that are made in it; `folder` must hold no others
-    is_ours  is_ours(folder) says whether a folder with such files is one that we made
+    is_ours  is_ours(folder) says whether this program made a folder with such files
 
-    When the block fails or the process is killed, `folder` is as it was. Raises UserError, which names `flag`, where something
-    else would be lost, or another process is at it.
+    When the block fails or the process is killed, `folder` is as it was. Raises UserError, which names `flag`, where other files
+    would be lost, or another process is rebuilding it.
     """
     folder = folder.resolve()
     partial = folder.with_name(folder.name + ".partial")
     begun = partial / ".unfinished"
     check_own(folder, flag, names, is_ours)
     if partial.is_symlink():
-        raise UserError(f"{flag} {folder}: {partial} is in the way, a link; delete it")
-    if not begun.exists():  # else it is of a process that was killed
+        raise UserError(f"{flag} {folder}: {partial} is a link; delete it")
+    if not begun.exists():  # else a process that was killed has left it
         check_own(partial, flag, names, is_ours)
     partial.mkdir(parents=True, exist_ok=True)
     with claim(partial):
@@ -110,7 +110,7 @@ def rebuilding(folder, flag, names, is_ours):
                 shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
             begun.touch()
             yield partial
-            check_own(folder, flag, names, is_ours)  # hours may have gone by
+            check_own(folder, flag, names, is_ours)  # once more, for the block may have taken hours
             begun.unlink()
             replace_folder(partial, folder)
         finally:
@@ -118,8 +118,8 @@ def rebuilding(folder, flag, names, is_ours):
 
 
 def read_file(path, most):
-    """The bytes of a file, at most so many. Raises OSError, and ValueError where it is larger, or no ordinary file but
-    a pipe, say."""
+    """The bytes of a file, at most `most`. Raises OSError, and ValueError where it is larger or no ordinary file, such as a
+    pipe."""
     with open(path, "rb", buffering=0, opener=lambda path, flags: os.open(path, flags | getattr(os, "O_NONBLOCK", 0))) as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
@@ -130,7 +130,7 @@ def read_file(path, most):
 
 
 def flush(path):
-    """Waits until a file, or the list of names in a folder, is on the disk (a folder: where the system can)."""
+    """Waits until a file, or the list of names in a folder, is on the disk. Does nothing for folders on Windows."""
     if os.name == "nt" and Path(path).is_dir():
         return
     descriptor = os.open(path, os.O_RDWR if Path(path).is_file() else os.O_RDONLY)
@@ -149,9 +149,9 @@ def write_json(path, content):
 
 
 def replace_folder(new, path):
-    """Puts the folder `new` in the place of the folder `path` and deletes what `path` was.
+    """Renames the folder `new` to `path` and deletes the folder that was there.
 
-    On Linux the two change places in one step. Elsewhere the old folder steps aside for a moment, to .NAME.before.
+    On Linux the two swap names in one step. Elsewhere the old folder is first renamed to .NAME.before.
     """
     new, path = Path(new), Path(path)
     if not path.exists():
@@ -160,7 +160,7 @@ def replace_folder(new, path):
         shutil.rmtree(new)
     else:
         aside = path.with_name(f".{path.name}.before")
-        shutil.rmtree(aside, ignore_errors=True)  # left by a run that was killed; `path` is newer
+        shutil.rmtree(aside, ignore_errors=True)  # left by a process that was killed; `path` is newer
         os.rename(path, aside)
         try:
             os.rename(new, path)

@@ -1,6 +1,6 @@
-"""What files from elsewhere say about themselves, and what is believed of it: types, ranges, lengths, and names that are safe.
+"""Checking the text in files: types, ranges, lengths, and safe names.
 
-A schema is a `msgspec.Struct` whose fields are made of the types below; a field that it does not have is passed over.
+A schema is a `msgspec.Struct` with fields of the types below; fields that it lacks are ignored.
 """
 from support.cli import UserError
 
@@ -23,7 +23,10 @@ Label = Literal[-1, 1]
 
 
 def checked(content, schema, path, hint):
-    """`content`, of dicts, lists and the like, as it stands. Raises UserError, which says what in `path` is wrong, and `hint`."""
+    """Returns `content`, of dicts, lists and the like, unchanged.
+
+    Raises UserError, with the `hint`, where it does not fit the schema; the sentence says what in the file `path` is wrong.
+    """
     try:
         msgspec.convert(content, schema)
         return content
@@ -32,7 +35,7 @@ def checked(content, schema, path, hint):
 
 
 def parsed(text, path, hint):
-    """What a JSON text, str or bytes, holds. Raises UserError for any other."""
+    """The content of a JSON text, str or bytes. Raises UserError, with the `hint`, where `text` is not JSON."""
     try:
         return json.loads(text, parse_constant=no_number)
     except (ValueError, RecursionError) as error:
@@ -40,5 +43,5 @@ def parsed(text, path, hint):
 
 
 def no_number(text):
-    """For NaN and Infinity, which Python's parser lets through, but which are no JSON."""
+    """Raises ValueError for NaN and Infinity, which Python's parser accepts although they are not JSON."""
     raise ValueError(f"{text} is no number")

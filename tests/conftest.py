@@ -10,9 +10,13 @@ import pytest
 import hostile_server
 import pretreat
 import torch_format
+import train
 from intake.photos import Crop
+from recipe import defaults
 from support import cli, device
 from training.players import build_players
+
+TINY = ("--device", "cpu", "--channels", 4, "--batch", 32, "--z-dim", 8)  # 3 steps an epoch on the built-in faces
 
 device.tune_cpu()
 paddle.set_device("cpu")  # also where there is a GPU: what is tested is the same everywhere, but for test_gpu.py
@@ -67,15 +71,17 @@ def faces16(faces_at):
 
 
 @pytest.fixture
-def players_and_options():
-    """players_and_options(d_steps=3) builds the players of a tiny run on faces of 16 px,
-    and has the options that it builds them by."""
+def training(command, faces16, tmp_path):
+    """training("--steps", 3, out="other") trains a tiny network into tmp_path/other, or without `out` into tmp_path/run."""
+    return lambda *arguments, out="run": command(train, "--data", faces16, "--out", tmp_path / out, *TINY, *arguments)
+
+
+@pytest.fixture
+def players_and_recipe():
+    """players_and_recipe(d_steps=3) builds the players of a tiny run on faces of 16 px, by the recipe that it gives too."""
     def build(**changes):
-        options = SimpleNamespace(**{"seed": 0, "d_steps": 1, "g_steps": 2, "z_dim": 8, "channels": 4, "lr_d": 2e-4, "lr_g": 2e-4,
-                                     "beta1": 0.5, "beta2": 0.999, "arch": "dcgan", "noise": "normal", "labels": {},
-                                     "up": "deconv", "spectral_norm": False, "loss": "bce", "label_smoothing": 0, "r1": 0,
-                                     "augment": "off", "augment_p": 0.5, **changes})
-        return build_players(16, options), options
+        recipe = defaults(**{"z_dim": 8, "channels": 4, "lr_g": 2e-4, "up": "deconv", **changes})
+        return build_players(recipe, 16), recipe
 
     return build
 

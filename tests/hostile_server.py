@@ -100,7 +100,7 @@ def listening(monkeypatch):
     servers[0].crafted = f"http://127.0.0.1:{servers[1].server_port}\\@127.0.0.1:{servers[0].server_port}/admin"
     monkeypatch.setattr(web_module, "PAUSE", 0)
     monkeypatch.setattr(collect, "PAUSE", 0)
-    monkeypatch.setattr(web_module, "MOST_SECONDS", 1)
+    monkeypatch.setattr(web_module, "MAX_SECONDS", 1)
     yield servers[0]
     for server in servers:
         server.shutdown()

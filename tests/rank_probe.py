@@ -12,7 +12,8 @@ import paddle
 
 import network
 import train
-from training import ranks
+from training import monitor, ranks
+from training.players import networks_and_adams
 
 folder = Path(sys.argv.pop(1))
 if "--without-bn" in sys.argv:
@@ -25,13 +26,13 @@ build_players = train.build_players
 
 def build_and_keep(*arguments):
     players = build_players(*arguments)
-    for name, part in train.networks_and_adams(players)[0].items():
+    for name, part in networks_and_adams(players)[0].items():
         ended_with.update({f"{name}.{key}": tensor for key, tensor in part.state_dict().items()})
     return players
 
 
 train.build_players = build_and_keep
-train.FEWEST_HELD_OUT = 1
+monitor.MIN_HELD_OUT = 1
 try:
     run_command(train.main)
 finally:

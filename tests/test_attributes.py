@@ -1,4 +1,4 @@
-"""Labels: packed along, trained on in part, learned, and asked for."""
+"""Labels: packed, used to choose faces, learned, and asked for."""
 import json
 
 import numpy as np
@@ -14,6 +14,7 @@ import network
 import pretreat
 import train
 from dataReader import DataReader
+from zoo import Plan, build_discriminator
 
 
 @pytest.fixture
@@ -34,7 +35,7 @@ def packed(tmp_path, command):
     return tmp_path / "imgs"
 
 
-def test_labels_are_packed_along(packed):
+def test_labels_are_packed(packed):
     manifest = json.loads((packed / "manifest.json").read_text())
     faces, labels = np.load(packed / "faces.npy"), np.load(packed / "labels.npy")
     assert manifest["attributes"] == ["Bright", "Odd"] and labels.shape == (80, 2) and labels.dtype == np.int8
@@ -43,7 +44,7 @@ def test_labels_are_packed_along(packed):
     assert skipped["name"] == "unknown.png" and "list.txt" in skipped["reason"]
 
 
-def test_batches_come_with_the_labels_of_their_faces(packed):
+def test_batches_have_the_labels_of_their_faces(packed):
     reader = DataReader(packed, 8, conditional="Odd,Bright")
     batches = reader.batches()
     for _ in range(10):
@@ -88,7 +89,7 @@ def test_weights_of_a_subset_are_scored_against_it(packed, command, tmp_path, mo
     command(train, "--device", "cpu", "--data", packed, "--out", run, "--channels", 1, "--steps", 1, "--where", "Bright=1")
     seen, genuine = [], evaluate.metrics.baselines
     monkeypatch.setattr(evaluate.metrics, "baselines", lambda faces, *others: seen.append(faces) or genuine(faces, *others))
-    monkeypatch.setattr(evaluate, "FEWEST", 5)
+    monkeypatch.setattr(evaluate, "MIN_FACES", 5)
     result = command(evaluate, "--fake", run / "generator.safetensors", "--real", packed, "--out", tmp_path / "evaluation")
     assert result.status == 0 and "with Bright=1" in result.out and seen[0].mean(axis=(1, 2, 3)).min() > 125
 
@@ -106,7 +107,7 @@ def test_labels_go_with_every_recipe(packed, command, tmp_path, options):
 def test_a_projection_is_added_to_the_logit():
     """Miyato & Koyama 2018, equation 4, with the features summed over the map."""
     paddle.seed(0)
-    plain = network.Discriminator(16, 2)
+    plain = build_discriminator(Plan(size=16, channels=2), "bce")
     conditional = network.ConditionalDiscriminator(plain, 3)
     pictures, labels = paddle.rand([5, 3, 16, 16]), paddle.to_tensor([[1.0, -1.0, 1.0]] * 5)
     plain.eval()
@@ -115,7 +116,7 @@ def test_a_projection_is_added_to_the_logit():
     assert np.allclose(conditional(pictures, labels).numpy(), plain(pictures).numpy() + added, atol=1e-5)
 
 
-def test_a_run_goes_on_only_with_the_same_labels(packed, command, tmp_path):
+def test_a_run_resumes_only_with_the_same_labels(packed, command, tmp_path):
     def run(*arguments):
         return command(train, "--device", "cpu", "--data", packed, "--out", tmp_path / "run", "--channels", 1, "--batch", 8,
                        *arguments)
@@ -135,7 +136,7 @@ def test_a_run_goes_on_only_with_the_same_labels(packed, command, tmp_path):
     ("1\nBright Odd\n00.png 1\n", "line 3"), ("1\nBright\n00.png yes\n", "line 3"), ("1\nBright\nother.png 1\n", "names none"),
     ("1\nBright Bright\n00.png 1 1\n", "an attribute twice"), ("1\nBright\n00.png 1\n00.png -1\n", "for the second time"),
     ("1\na{b}\n00.png 1\n", "a name has letters")])
-def test_a_list_that_is_none(tmp_path, command, content, said):
+def test_an_invalid_list(tmp_path, command, content, said):
     Image.new("RGB", (16, 16)).save(tmp_path / "00.png")
     (tmp_path / "list.txt").write_text(content)
     result = command(pretreat, "--input", tmp_path, "--attributes", tmp_path / "list.txt", "--out", tmp_path / "imgs")

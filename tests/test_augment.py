@@ -2,7 +2,7 @@ import numpy as np
 import paddle
 import pytest
 
-from augment import POLICIES, augment, chances, changes
+from augment import POLICIES, augment, changes
 
 UNCHANGED = [0, 0.5, 0.5, 0.5, 0.5, 0.5, 0, 0]  # but for the hole, in the upper left corner
 
@@ -61,8 +61,3 @@ def test_gradients_come_through_where_the_picture_does():
     augment(pictures, wanted_changes(pictures, [UNCHANGED]), "diffaugment").sum().backward()
     gradient = pictures.grad.numpy()[0]
     assert gradient[:, :4, :4] == pytest.approx(0, abs=1e-6) and gradient[:, 4:, 4:] == pytest.approx(1, abs=1e-6)
-
-
-def test_changes_are_keyed():
-    assert (chances(1, "a", 2, 5) == chances(1, "a", 2, 5)).all() and chances(1, "a", 2, 5).shape == (5, 8)
-    assert (chances(1, "a", 2, 5) != chances(1, "a", 3, 5)).all() and (chances(1, "a", 2, 5) != chances(1, "b", 2, 5)).all()

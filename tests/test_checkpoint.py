@@ -5,7 +5,7 @@ import json
 import os
 import resource
 import struct
-from types import SimpleNamespace
+from dataclasses import asdict, replace
 
 import numpy as np
 import paddle
@@ -14,16 +14,17 @@ from safetensors import safe_open
 from safetensors.numpy import load_file
 
 import generator
-import network
 import train
-from recipe import OLDER
+from recipe import defaults
 from training import checkpoint
 from training.players import build_players, networks_and_adams
+from zoo import Plan, build_generator
 
 FACTS = {"arch": "dcgan", "size": 16, "z_dim": 8, "channels": 4, "up": "deconv", "noise": "normal", "labels": {}, "where": "",
          "pictures": "aa", "step": 1500, "images_seen": 96000, "data": "9 faces from a.zip", "seed": 0,
          "scores": {"swd": 9.5, "n": 50}}
-OPTIONS = {**OLDER, "seed": 0, "z_dim": 8, "channels": 4, "lr_d": 2e-4, "lr_g": 2e-4, "beta1": 0.5, "beta2": 0.999, "labels": {}}
+RECIPE = defaults(z_dim=8, channels=4, up="deconv")
+OPTIONS = {**asdict(RECIPE), "labels": {}}
 ODD = {  # what is no number of anything, as JSON
     "text": "one", "negative": "-1", "huge": "1" + "0" * 30, "too large": "5000000", "fraction": "1.5", "null": "null",
     "empty": "", "list": "[1]", "object": "{}", "true": "true", "NaN": "NaN", "infinite": "1e999", "script": "__import__('os')",
@@ -93,7 +94,7 @@ def write(path, arrays, metadata, kind=None):
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
     path = tmp_path_factory.mktemp("weights") / "generator.safetensors"
-    checkpoint.save_generator(path, network.Generator(16, 8, 4), FACTS)
+    checkpoint.save_generator(path, build_generator(Plan(size=16, z_dim=8, channels=4)), FACTS)
     return path
 
 
@@ -147,10 +148,10 @@ def test_a_flipped_bit_is_a_sentence_and_not_another_face(weights, tmp_path):
     assert not refusals(path, cases, lambda: checkpoint.load_generator(path))
 
 
-def test_the_file_that_was_written_loads_and_an_older_one_does(weights, tmp_path):
+def test_the_file_that_was_written_loads_and_a_packed_one_does(weights, tmp_path):
     made, facts = checkpoint.load_generator(weights)
     assert facts == FACTS
-    older = {key: value for key, value in metadata_of(weights).items() if key not in (*checkpoint.OLDER_FACTS, "checksums")}
+    older = {key: value for key, value in metadata_of(weights).items() if key != "checksums"}
     write(tmp_path / "older.safetensors", {name: array.astype(np.float16) for name, array in load_file(weights).items()}, older)
     again, _ = checkpoint.load_generator(tmp_path / "older.safetensors")
     assert np.allclose(again.deconv1.weight.numpy(), made.deconv1.weight.numpy(), atol=1e-3)
@@ -173,7 +174,7 @@ def test_what_is_no_file_is_named_for_what_it_is(weights, tmp_path, monkeypatch)
 
 def test_text_from_a_file_cannot_steer_the_terminal(tmp_path, command):
     path = tmp_path / "w.safetensors"
-    made = network.Generator(16, 8, 4)
+    made = build_generator(Plan(size=16, z_dim=8, channels=4))
     good = {name: tensor.numpy() for name, tensor in made.state_dict().items()}
     metadata = {key: json.dumps(value) if key in ("scores", "labels") else str(value) for key, value in FACTS.items()}
     write(path, good, {**metadata, "data": "a\x1b[2J\nweights: yours\r\u202e", "where": "\x07"})
@@ -187,7 +188,7 @@ def test_text_from_a_file_cannot_steer_the_terminal(tmp_path, command):
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """A saved run: its path, its networks and optimisers."""
-    players = build_players(16, SimpleNamespace(**OPTIONS))
+    players = build_players(RECIPE, 16)
     networks, adams = networks_and_adams(players)
     for name, adam in adams.items():
         loss = networks[name](paddle.rand([4, 8] if name == "generator" else [4, 3, 16, 16])).sum()
@@ -245,7 +246,7 @@ def test_a_hundred_strange_runs_are_refused(run, tmp_path):
 def test_a_discriminator_with_spectral_normalisation_is_loaded(tmp_path):
     """Its layers compute as they are built, so their memory is not put off: its size is judged by the file's."""
     options = {**OPTIONS, "spectral_norm": True}
-    players = build_players(16, SimpleNamespace(**options))
+    players = build_players(replace(RECIPE, spectral_norm=True), 16)
     path = tmp_path / "checkpoint.safetensors"
     networks, _ = networks_and_adams(players)
     checkpoint.save_run(path, networks, {}, {"step": 1, "seconds": 1.0, "options": options})
@@ -275,15 +276,16 @@ def test_a_generator_is_found_where_there_are_faces(tmp_path, monkeypatch, capsy
         path = tmp_path / folder / f"{name}.safetensors"
         path.parent.mkdir(exist_ok=True)
         scores = {} if swd is None else {"swd": swd, "n": 100}
-        checkpoint.save_generator(path, network.Generator(16, 8, 4), {**FACTS, "images_seen": images, "scores": scores})
+        made = build_generator(Plan(size=16, z_dim=8, channels=4))
+        checkpoint.save_generator(path, made, {**FACTS, "images_seen": images, "scores": scores})
 
     save("Output", 800)
-    assert checkpoint.find_generator() == checkpoint.SHIPPED
+    assert checkpoint.find_generator() == checkpoint.PRETRAINED
     said = capsys.readouterr().out
     assert "Output has seen 800 images" in said and "--weights Output/best.safetensors" in said
     assert "the pretrained generator" in said
     save("Output-builtin", 50_000, 5)
-    assert checkpoint.find_generator() == checkpoint.SHIPPED
+    assert checkpoint.find_generator() == checkpoint.PRETRAINED
     save("Output-2", 16_000, 30, "generator")
     assert str(checkpoint.find_generator()) == "Output-2/generator.safetensors"
     save("Output-3", 16_000, 20)

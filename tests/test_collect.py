@@ -31,22 +31,22 @@ def pictures(folder):
     return {path.name for path in folder.iterdir() if path.suffix != ".jsonl"}
 
 
-def test_good_pictures_are_kept_and_the_rest_is_told(gather, web, tmp_path):
+def test_good_pictures_are_kept_and_others_counted_by_reason(gather, web, tmp_path):
     result = gather("one", "two", "flaky", "short", "garbled", "to-three", "missing", "page.jpg", "drawing", "half", "endless",
                     "endless-chunk", "slow", "undecided", "to-loop", "to-slow-loop", "to-private", "to-crafted",
                     "to-broken", "ftp://127.0.0.1:21/x.jpg", "http://[broken/", "http://a..b/", "http://127.0.0.1:9/nobody.jpg")
-    assert result.status == 0 and "7 photos" in result.out and "belong to" in result.out and "--crop face" in result.out
-    for reason in ("1 (status 404)", "2 (not a picture", "2 (larger than 20 MiB)", "3 (took longer", "1 (sent on and on)",
-                   "1 (leads to a private address)", "4 (not a web address)", "1 (no answer"):
+    assert result.status == 0 and "7 photos" in result.out and "have not agreed" in result.out and "--crop face" in result.out
+    for reason in ("1 (status 404)", "2 (not a picture", "2 (larger than 20 MiB)", "3 (took longer", "1 (more than 5 redirects)",
+                   "1 (a private address)", "4 (not a web address)", "1 (no answer"):
         assert reason in result.out, reason
     assert len(pictures(tmp_path / "photos")) == 7 and web.router.connections == 0
     for name in pictures(tmp_path / "photos"):
         assert name.endswith(".jpg") and Image.open(tmp_path / "photos" / name).format == "JPEG"
 
 
-def test_what_looks_the_same_is_kept_once(gather, tmp_path):
+def test_copies_in_other_sizes_and_formats_are_kept_once(gather, tmp_path):
     result = gather("a", "same", "again/a", "b")  # "same" is larger, and a .png
-    assert result.status == 0 and len(pictures(tmp_path / "photos")) == 2 and "2 (there already)" in result.out
+    assert result.status == 0 and len(pictures(tmp_path / "photos")) == 2 and "2 (a copy)" in result.out
 
 
 def test_no_name_leads_out_of_the_folder(gather, tmp_path):
@@ -56,7 +56,7 @@ def test_no_name_leads_out_of_the_folder(gather, tmp_path):
     assert len(pictures(tmp_path / "photos")) == 4 and all(len(name) == 20 for name in pictures(tmp_path / "photos"))
 
 
-def test_the_same_command_goes_on(gather, web, tmp_path):
+def test_the_same_command_resumes(gather, web, tmp_path):
     gather("a", "b", "missing", "c", num=2)
     assert len(pictures(tmp_path / "photos")) == 2
     done = {json.loads(line)["url"] for line in (tmp_path / "photos" / "collected.jsonl").read_text().splitlines()}
@@ -72,7 +72,7 @@ def test_the_same_command_goes_on(gather, web, tmp_path):
     assert sum("file" in json.loads(line) for line in lines if line.endswith("}")) == 4
 
 
-def test_a_reason_cannot_steer_the_terminal(gather, monkeypatch):
+def test_a_reason_is_printed_without_control_characters(gather, monkeypatch):
     def examine(_):
         raise ValueError("cut\x1b[2J short\r")
 
@@ -103,8 +103,8 @@ def test_a_log_that_is_damaged_or_hostile_does_no_harm(gather, web, tmp_path):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no Ctrl-C to send")
-def test_ctrl_c_waits_for_nobody_and_keeps_what_came(web, tmp_path):
-    """Neither for a server that says a byte now and then, nor for a decoder that never ends."""
+def test_ctrl_c_does_not_wait_and_keeps_the_photos(web, tmp_path):
+    """It waits neither for a slow server nor for a decoder that never ends."""
     (tmp_path / "urls.txt").write_text("".join(f"{web.url}/{name}\n" for name in ("one", "slow", "undecided", "stuck", "two")))
     program = ("import collect, signal, threading; from support.cli import run_command\n"
                "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # jobs in the background ignore it
@@ -146,10 +146,10 @@ def test_a_keyword_is_searched_for(command, tmp_path, monkeypatch):
     assert result.status == 0 and "人脸" in asked[0] and "45 photos" in result.out and len(pictures(tmp_path / "photos")) == 15
 
 
-def test_what_cannot_work_gets_a_sentence(command, tmp_path):
+def test_bad_input_gets_a_sentence(command, tmp_path):
     result = command(collect, "--urls", tmp_path / "missing.txt", "--out", tmp_path / "photos")
     assert result.status == 2 and "missing.txt" in result.err
     assert command(collect).status == 2
     (tmp_path / "empty.txt").touch()
     result = command(collect, "--urls", tmp_path / "empty.txt", "--out", tmp_path / "photos")
-    assert result.status == 1 and "no photo" in result.err
+    assert result.status == 1 and "no photo was kept" in result.err

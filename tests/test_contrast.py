@@ -1,4 +1,4 @@
-"""Pictures and films of what a generator draws, between its faces and around them."""
+"""Pictures and films of a generator: contrasts, interpolations, sweeps, neighbours."""
 import numpy as np
 import pytest
 from PIL import Image
@@ -52,7 +52,7 @@ def test_real_and_generated_side_by_side(show, faces16, tmp_path):
     assert (left[:60] < 128).any() and (right[:60] < 128).any()  # the titles
 
 
-def test_a_walk_goes_through_the_faces_that_its_seeds_name(show, made, tmp_path):
+def test_an_interpolation_passes_through_the_faces_of_its_seeds(show, made, tmp_path):
     assert show("--walk", "3,5,8").status == 0
     strip = np.asarray(Image.open(tmp_path / "shown.png"))
     stops = strip.reshape(16, -1, 16, 3).transpose(1, 0, 2, 3)[::contrast.IN_STRIP]
@@ -116,6 +116,6 @@ def test_neighbours_are_the_nearest_training_faces(show, shown, faces16, monkeyp
 @pytest.mark.parametrize("arguments, out, said", [
     (("--walk", "1"), "a.gif", "two seeds"), (("--walk", "1,b"), "a.gif", "0,4-6"), (("--sweep", "0"), "a.gif", "not a film"),
     (("--walk", "1,2"), "a.txt", ".png"), (("--walk", "1,2", "--sweep", "0"), "a.png", "not allowed with")])
-def test_what_cannot_be_shown_gets_a_sentence(show, tmp_path, arguments, out, said):
+def test_bad_input_gets_a_sentence(show, tmp_path, arguments, out, said):
     result = show(*arguments, out=out)
     assert result.status == 2 and said in result.err and not (tmp_path / out).exists()

@@ -74,7 +74,7 @@ def test_the_ranks_share_out_each_batch(numbered):
 
 
 def test_a_batch_that_the_ranks_cannot_share_out(numbered):
-    with pytest.raises(UserError, match="--batch 17 cannot be shared out evenly among 2 devices; use --batch 16"):
+    with pytest.raises(UserError, match="--batch 17 cannot be divided evenly among 2 devices; use --batch 16"):
         DataReader(numbered, 17, rank=0, ranks=2)
 
 
@@ -91,7 +91,7 @@ def test_flips_mirror_about_half_the_faces_and_are_the_same_again(numbered):
     assert (whole[0::2] == shares[0]).all() and (whole[1::2] == shares[1]).all()
 
 
-def test_what_is_no_data_set_gets_a_sentence(numbered, tmp_path, command):
+def test_a_folder_without_packed_faces_gets_a_sentence(numbered, tmp_path, command):
     result = command(dataReader, "--data", "nowhere")
     assert result.status == 2 and "nowhere" in result.err and "pretreat.py" in result.err
     np.save(numbered / "faces.npy", np.zeros((3, 4, 5), np.uint8))

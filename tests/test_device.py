@@ -79,7 +79,7 @@ def test_precision_follows_the_device(monkeypatch, capsys, choice, device, bfloa
 
 
 def test_mixed_precision_covers_both_players(monkeypatch):
-    """Paddle's own list of what may be computed in 16 bits lacks the generator's layers."""
+    """Paddle's own list of layers to compute in 16 bits lacks those of the generator."""
     used = {}
     monkeypatch.setattr(paddle.amp, "auto_cast", lambda **options: used.update(options))
     monkeypatch.setattr(paddle, "get_device", lambda: "gpu:0")

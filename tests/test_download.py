@@ -7,6 +7,7 @@ import pytest
 
 from intake import download
 from intake.download import fetch
+from support import files
 
 CONTENT = bytes(range(256)) * 1000
 
@@ -24,20 +25,20 @@ def get(server, tmp_path, monkeypatch):
     return get
 
 
-def test_a_connection_that_breaks_off_is_gone_on_with(server, get, tmp_path):
+def test_a_connection_that_breaks_off_is_resumed(server, get, tmp_path):
     server.breaks = 100_000
     assert get() == CONTENT and server.asked == [None, "bytes=100000-", "bytes=200000-"]
     assert [path.name for path in tmp_path.iterdir()] == ["archive.zip"]
 
 
-def test_what_came_before_is_gone_on_with_by_the_next_call(server, get, tmp_path):
+def test_a_part_from_before_is_resumed_by_the_next_call(server, get, tmp_path):
     (tmp_path / ".part-archive.zip").write_bytes(CONTENT[:5000])
     assert get() == CONTENT and server.asked == ["bytes=5000-"]
     (tmp_path / ".part-archive.zip").write_bytes(CONTENT)  # all is there, but it was not checked yet
     assert get() == CONTENT
 
 
-def test_a_server_that_cannot_go_on_starts_anew(server, get, tmp_path):
+def test_a_server_that_cannot_resume_starts_again(server, get, tmp_path):
     server.ranges = False
     (tmp_path / ".part-archive.zip").write_bytes(b"x" * 5000)
     assert get() == CONTENT
@@ -45,8 +46,9 @@ def test_a_server_that_cannot_go_on_starts_anew(server, get, tmp_path):
 
 @pytest.mark.parametrize("changes, words, kept", [
     ({"status": 404}, "404.*try again", 0), ({"status": 503}, "503", 0), ({"breaks": 0}, "broke off", 0),
-    ({"content": b"a login page"}, "another file", 0), ({"ranges": False, "breaks": 9000}, "broke off.*goes on", 9000)])
-def test_what_does_not_work_gets_a_sentence(server, get, tmp_path, changes, words, kept):
+    ({"content": b"a login page"}, "another one than archive.zip", 0),
+    ({"ranges": False, "breaks": 9000}, "broke off.*resumes it", 9000)])
+def test_a_failed_download_gets_a_sentence(server, get, tmp_path, changes, words, kept):
     vars(server).update(changes)
     with pytest.raises(UserError, match=f"{words}.*fetch it by hand$") as error:
         get()
@@ -55,7 +57,7 @@ def test_what_does_not_work_gets_a_sentence(server, get, tmp_path, changes, word
 
 
 @pytest.mark.parametrize("changes", [{"kind": "text/html"}, {"ranges": False, "content": b"the quota is used up"}])
-def test_what_has_come_is_not_lost_to_a_page_in_its_place(server, get, tmp_path, changes):
+def test_a_web_page_does_not_replace_the_part_that_came(server, get, tmp_path, changes):
     (tmp_path / ".part-archive.zip").write_bytes(CONTENT[:5000])
     vars(server).update(changes)
     with pytest.raises(UserError, match="in its place"):
@@ -74,8 +76,8 @@ def test_a_hostile_server_gets_a_sentence_that_leaves_the_terminal_alone(server,
 
 
 @pytest.mark.parametrize("url", ["file:///etc/passwd", "archive.zip", "https://", "http://[broken/"])
-def test_what_is_no_address(tmp_path, url):
-    with pytest.raises(UserError, match="not an address") as error:
+def test_an_invalid_address(tmp_path, url):
+    with pytest.raises(UserError, match="not a web address") as error:
         fetch(url, tmp_path / "archive.zip", "md5", "0", "fetch it by hand")
     assert error.value.status == 2
 
@@ -84,3 +86,11 @@ def test_a_server_that_is_not_there(tmp_path, monkeypatch):
     monkeypatch.setattr(download, "PAUSE", 0)
     with pytest.raises(UserError, match="refused"):
         fetch("http://127.0.0.1:9/archive.zip", tmp_path / "archive.zip", "md5", "0", "fetch it by hand")
+
+
+def test_two_downloads_at_once_are_told_what_to_do(get, tmp_path):
+    """There is no --out here that could be another."""
+    with files.claim(tmp_path), pytest.raises(UserError, match="another command is writing there; wait for it") as error:
+        get()
+    assert str(tmp_path) in str(error.value) and "--out" not in str(error.value)
+    assert get() == CONTENT

@@ -1,4 +1,5 @@
 import json
+import shutil
 import sys
 from types import SimpleNamespace
 
@@ -11,7 +12,7 @@ import pretreat
 import train
 from intake.photos import Crop
 from support import figures
-from training import checkpoint
+from training import checkpoint, monitor
 from zoo import Plan, build_generator
 
 FACTS = {"arch": "dcgan", "size": 16, "z_dim": 8, "channels": 4, "up": "deconv", "noise": "normal", "labels": {},
@@ -55,7 +56,7 @@ def training_faces(halved):
 
 def test_a_run_is_scored_beside_the_baselines_and_repeats_exactly(evaluation, run, tmp_path):
     result, written = evaluation("--fake", run / "generator.safetensors", "--n", 30)
-    assert result.status == 0 and "so few" in result.out and "trained 3 steps" in result.out
+    assert result.status == 0 and "scores of so few faces are noisy" in result.out and "trained 3 steps" in result.out
     assert list(written["scores"]) == SETS and written["n"] == 30
     assert all(name in result.out for name in SETS) and "scores of 30 faces" in result.out
     assert set(written["scores"]["generated"]) == {"swd_16", "swd_mean", "ms_ssim", "two_sample", "two_sample_error",
@@ -75,18 +76,35 @@ def test_scores_of_another_number_of_faces_are_pointed_out(evaluation, tmp_path)
     (tmp_path / "evaluation" / "scores.json").write_text('{"n": 40}')
     result, written = evaluation("--fake", weights, "--n", 20)
     assert all(f"are of {number} faces, these of 20: do not compare" in result.out for number in (30, 40))
-    assert written["scores that the weights bring along"] == FACTS["scores"]
+    assert written["scores in the weights' file"] == FACTS["scores"]
 
 
-def test_a_damaged_checkpoint_is_found_before_the_work(evaluation, run, tmp_path):
-    saved = run / "checkpoint.safetensors"
-    saved.write_bytes(saved.read_bytes()[:5000])
-    result, _ = evaluation("--fake", run / "generator.safetensors")
-    assert result.status == 2 and str(saved) in result.err and result.err.count("\n") == 1
-    assert not (tmp_path / "evaluation").exists()
+def test_a_damaged_checkpoint_is_found_before_the_work_and_can_be_moved_away(evaluation, run, tmp_path):
+    saved, whole = run / "checkpoint.safetensors", (run / "checkpoint.safetensors").read_bytes()
+    numbers = 8 + int.from_bytes(whole[:8], "little")  # where they begin
+    for content in (whole[:5000], whole[:numbers] + bytes(len(whole) - numbers), b"damaged"):
+        saved.write_bytes(content)
+        result, _ = evaluation("--fake", run / "generator.safetensors")
+        assert result.status == 2 and f"{saved}: not a readable checkpoint; move it away" in result.err
+        assert result.err.count("\n") == 1 and "--fresh" not in result.err  # which is an option of train.py
+        assert not (tmp_path / "evaluation").exists()
+    saved.unlink()
+    result, written = evaluation("--fake", run / "generator.safetensors", "--n", 20)
+    assert result.status == 0 and written["discriminator is right"] == {}
 
 
-def test_scores_outlive_what_fails_after_them(evaluation, run, tmp_path, monkeypatch):
+def test_a_runs_discriminator_judges_the_faces_of_its_own_generator_alone(run, halved):
+    """Not those of other weights that lie beside it, nor pictures."""
+    training = evaluate.DataReader(halved, 1)
+    shutil.copy(run / "generator.safetensors", run / "other.safetensors")
+    shutil.copy(halved / "faces.npy", run / "faces.npy")
+    (run / "best").mkdir()
+    Image.new("RGB", (16, 16)).save(run / "best" / "a.png")
+    for name, judged in (("generator.safetensors", True), ("other.safetensors", False), ("faces.npy", False), ("best", False)):
+        assert bool(evaluate.open_discriminator(evaluate.open_fakes(run / name), training)) == judged, name
+
+
+def test_scores_are_written_before_an_extra_fails(evaluation, run, tmp_path, monkeypatch):
     def fail(*_):
         raise RuntimeError("no such operator")
 
@@ -112,7 +130,7 @@ def test_the_current_folder_is_scored_with_a_bar_on_a_terminal(evaluation, halve
     assert "scoring: 100%" in result.err and written["n"] == 20 and written["discriminator is right"] == {}
 
 
-def test_copied_pictures_of_any_size_are_found_out(evaluation, halved, tmp_path):
+def test_copied_pictures_of_any_size_are_found(evaluation, halved, tmp_path):
     """In a folder whose name is no formula, among files that are no pictures."""
     folder = copies(tmp_path / "copies $^$", halved)
     for i in range(6):
@@ -133,7 +151,7 @@ def test_packed_faces_are_scored(evaluation, halved, tmp_path):
 def test_weights_that_may_have_seen_the_held_out_faces(command, evaluation, faces16, tmp_path):
     command(train, "--data", faces16, "--out", tmp_path / "run", "--device", "cpu", "--channels", 4, "--steps", 1)
     result, written = evaluation("--fake", tmp_path / "run" / "generator.safetensors", "--n", 20)
-    assert "may flatter" in result.out and not written["weights were trained on the rest of these faces"]
+    assert "may be too good" in result.out and not written["weights were trained on the rest of these faces"]
     assert written["discriminator is right"] == {}
 
 
@@ -181,8 +199,8 @@ def test_too_few_held_out_faces(command, faces16, tmp_path):
 
 def test_training_scores_itself_and_keeps_the_best(command, halved, tmp_path, monkeypatch):
     swd = iter([5.0, 3.0, 4.0])
-    monkeypatch.setattr(train.metrics, "quick_scores", lambda *_: {"swd": next(swd), "ms_ssim": 0.25, "n": 50})
-    monkeypatch.setattr(train, "FEWEST_HELD_OUT", 20)
+    monkeypatch.setattr(evaluate.metrics, "quick_scores", lambda *_: {"swd": next(swd), "ms_ssim": 0.25, "n": 50})
+    monkeypatch.setattr(monitor, "MIN_HELD_OUT", 20)
 
     def steps(count):
         return command(train, "--data", halved, "--out", tmp_path / "run", "--device", "cpu", "--channels", 4, "--eval-every", 2,

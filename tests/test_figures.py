@@ -30,7 +30,7 @@ def test_the_curves_of_a_long_run_are_means_of_few_steps(tmp_path, monkeypatch):
     for steps in (5001, 3):
         figures.save_losses(tmp_path / "loss.png", losses[:steps], 100)
         steps_drawn, values = drawn[-1].axes[0].lines[0].get_xydata().T
-        assert len(values) == min(steps, figures.MOST_POINTS) and 1 <= steps_drawn[0] < 3 and steps - 2 < steps_drawn[-1] <= steps
+        assert len(values) == min(steps, figures.MAX_POINTS) and 1 <= steps_drawn[0] < 3 and steps - 2 < steps_drawn[-1] <= steps
         assert values.mean() == pytest.approx(losses[:steps, 0].mean(), rel=0.01)
 
 

@@ -19,7 +19,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
 
 
 @pytest.mark.parametrize("can_exchange", [True, False])
-def test_a_folder_takes_the_place_of_another(tmp_path, monkeypatch, can_exchange):
+def test_a_folder_replaces_another(tmp_path, monkeypatch, can_exchange):
     if not can_exchange:
         monkeypatch.setattr(files, "exchange", lambda *_: False)
     for name in ("old", "new"):

@@ -11,6 +11,7 @@ import network
 import train
 from training import checkpoint
 from training.randomness import face_inputs
+from zoo import Plan, build_generator
 
 FACTS = {"arch": "dcgan", "size": 16, "z_dim": 8, "channels": 4, "up": "deconv", "noise": "normal", "labels": {}, "where": "",
          "pictures": "aa", "step": 1500, "images_seen": 96000, "data": "9 faces from a.zip", "seed": 0, "scores": {}}
@@ -19,7 +20,7 @@ FACTS = {"arch": "dcgan", "size": 16, "z_dim": 8, "channels": 4, "up": "deconv",
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
     path = tmp_path_factory.mktemp("weights") / "generator.safetensors"
-    checkpoint.save_generator(path, network.Generator(16, 8, 4), FACTS)
+    checkpoint.save_generator(path, build_generator(Plan(size=16, z_dim=8, channels=4)), FACTS)
     return path
 
 
@@ -77,38 +78,39 @@ def test_a_disk_that_is_full_before_the_last_face(weights, tmp_path, command, mo
     assert result.status == 1 and "the disk is full" in result.err
 
 
-def test_training_never_breaks_what_sampling_reads(faces16, tmp_path, command):
+def test_training_saves_weights_that_can_be_loaded(faces16, tmp_path, command):
     command(train, "--data", faces16, "--out", tmp_path, "--channels", 4, "--steps", 1, "--device", "cpu")
     loaded, facts = checkpoint.load_generator(tmp_path / "generator.safetensors")
     assert facts["step"] == 1 and facts["images_seen"] == 16 and not loaded.training
 
 
-def test_the_weights_that_nobody_named(weights, tmp_path, command, monkeypatch):
-    """The run's best before its latest, and what comes with the program where there is no run."""
+def test_which_weights_are_the_default(weights, tmp_path, command, monkeypatch):
+    """The run's best before its latest, and the pretrained ones where there is no run."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(checkpoint, "SHIPPED", tmp_path / "shipped.safetensors")
+    monkeypatch.setattr(checkpoint, "PRETRAINED", tmp_path / "pretrained.safetensors")
     result = command(generator)
     assert result.status == 2 and "train.py" in result.err and "--weights" in result.err
-    for name in ("shipped.safetensors", "Output/generator.safetensors", "Output/best.safetensors"):
+    for name in ("pretrained.safetensors", "Output/generator.safetensors", "Output/best.safetensors"):
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
-        checkpoint.save_generator(path, network.Generator(16, 8, 4), {**FACTS, "data": name, "scores": {"swd": 12.34, "n": 50}})
+        made = build_generator(Plan(size=16, z_dim=8, channels=4))
+        checkpoint.save_generator(path, made, {**FACTS, "data": name, "scores": {"swd": 12.34, "n": 50}})
         result = command(generator, "--n", 1)
         assert result.status == 0 and f"on {name}, seed 0, SWD 12.3 on 50 held-out faces" in result.out
 
 
 def test_a_generator_that_resizes_is_rebuilt(tmp_path):
     path = tmp_path / "resize.safetensors"
-    made = network.Generator(16, 8, 4, "resize")
+    made = build_generator(Plan(size=16, z_dim=8, channels=4, up="resize"))
     checkpoint.save_generator(path, made, {**FACTS, "up": "resize"})
     loaded, _ = checkpoint.load_generator(path)
     z = face_inputs(loaded.plan, range(3))
     assert (network.draw_faces(loaded, z) == network.draw_faces(made, z)).all()
 
 
-def test_the_generator_that_comes_along():
-    loaded, facts = checkpoint.load_generator(checkpoint.SHIPPED)
+def test_the_pretrained_generator():
+    loaded, facts = checkpoint.load_generator(checkpoint.PRETRAINED)
     assert loaded.size == 64 and facts["scores"]["swd"] < 32  # half the distance of PCA faces, see docs/recipe.md
-    assert sum(path.stat().st_size for path in checkpoint.SHIPPED.parent.iterdir() if path.is_file()) < 8e6
+    assert sum(path.stat().st_size for path in checkpoint.PRETRAINED.parent.iterdir() if path.is_file()) < 8e6
     faces = network.draw_faces(loaded, face_inputs(loaded.plan, range(16))).astype(int)
     assert abs(faces[:8] - faces[8:]).mean() > 20 and faces.std(axis=0).mean() > 20  # pictures that differ, not one face or grey

@@ -89,9 +89,9 @@ def test_it_trains_with_spectral_norm(training):
 
 
 @pytest.mark.parametrize("amp", ["off", "auto"])
-@pytest.mark.parametrize("arch", zoo.NAMES)
+@pytest.mark.parametrize("arch", zoo.ZOO)
 def test_every_architecture_trains(training, arch, amp):
-    run = training("--arch", arch, "--amp", amp, "--steps", 20, size=zoo.sizes_of(arch)[0])
+    run = training("--arch", arch, "--amp", amp, "--steps", 20, size=zoo.ZOO[arch].sizes[0])
     assert np.isfinite(losses(run)).all()
 
 

@@ -2,7 +2,6 @@
 from collections import Counter
 from contextlib import contextmanager
 from itertools import product
-from types import SimpleNamespace
 
 import numpy as np
 import paddle
@@ -12,10 +11,11 @@ import dataReader
 import zoo
 from augment import POLICIES
 from network import LOSSES
-from train import train_step
-from training.players import build_players, networks_and_adams, update_average
+from recipe import defaults
+from train import Trainer
+from training.players import build_players, networks_and_adams
 
-MOST_KERNELS = 380  # a step of the default recipe; on a GPU each takes longer to start than a small batch takes to compute
+MAX_KERNELS = 380  # a step of the default recipe; on a GPU each takes longer to start than a small batch takes to compute
 VIEWS = ("reshape", "unsqueeze", "flatten")  # operators that start no kernel, for they move nothing
 
 
@@ -65,39 +65,36 @@ def in_16_bits(monkeypatch):
     return counted
 
 
-def players_and_options(size, precision="float32", **changes):
-    options = SimpleNamespace(**{"seed": 0, "d_steps": 1, "g_steps": 2, "z_dim": 8, "channels": 2, "lr_d": 2e-4, "lr_g": 1e-4,
-                                 "beta1": 0.5, "beta2": 0.999, "arch": "dcgan", "noise": "normal", "labels": {}, "up": "resize",
-                                 "spectral_norm": False, "loss": "bce", "label_smoothing": 0, "r1": 0, "augment": "shift",
-                                 "augment_p": 0.5, **changes})
-    return build_players(size, options, precision), options
+def make_trainer(size, precision="float32", labels=None, **changes):
+    recipe = defaults(**{"z_dim": 8, "channels": 2, "augment": "shift", "label_smoothing": 0, **changes})
+    return Trainer(build_players(recipe, size, labels, precision), recipe)
 
 
-@pytest.mark.parametrize("arch, conditional", [*((arch, False) for arch in zoo.NAMES), ("dcgan", True)])
+@pytest.mark.parametrize("arch, conditional", [*((arch, False) for arch in zoo.ZOO), ("dcgan", True)])
 def test_types_fit_together_in_mixed_precision(in_16_bits, arch, conditional):
-    size, ups = (16, ("resize", "deconv")) if arch == "dcgan" else (zoo.sizes_of(arch)[0], ("",))
+    size, ups = (16, ("resize", "deconv")) if arch == "dcgan" else (zoo.ZOO[arch].sizes[0], ("",))
     reals = paddle.to_tensor(np.random.default_rng(0).uniform(-1, 1, (2, 3, size, size)).astype(np.float32))
     labels = paddle.to_tensor(np.float32([[1], [-1]])) if conditional else None
     for loss, augment, up in product(LOSSES, ("off", *POLICIES), ups):
-        players, options = players_and_options(size, "bfloat16", arch=arch, loss=loss, augment=augment, up=up,
-                                               r1=float(arch == "dcgan"), labels={"Smiling": [1, -1]} if conditional else {})
+        trainer = make_trainer(size, "bfloat16", {"Smiling": [1, -1]} if conditional else None, arch=arch, loss=loss,
+                               augment=augment, up=up, r1=float(arch == "dcgan"))
         in_16_bits.clear()
-        given = train_step(0, iter([(reals, labels)]), players, options)
-        tensors = [tensor for network in networks_and_adams(players)[0].values() for tensor in network.state_dict().values()]
+        given = trainer.step(0, iter([(reals, labels)]))
+        tensors = [tensor for network in networks_and_adams(trainer)[0].values() for tensor in network.state_dict().values()]
         assert {tensor.dtype for tensor in (*given, *tensors)} == {paddle.float32}
         assert in_16_bits["conv2d"] and in_16_bits["conv2d_transpose"] + in_16_bits["linear"] + in_16_bits["matmul"]
 
 
 def default_step(size=64, batch=4):
     """A function that runs steps of the default recipe, and the average's, in which the kernels are as many as at any width."""
-    players, options = players_and_options(size)
+    trainer = make_trainer(size)
     faces = np.random.default_rng(0).integers(0, 256, (batch, size, size, 3), dtype=np.uint8)
     steps = iter(range(100))
 
     def run():
         step = next(steps)
-        train_step(step, iter([(dataReader.normalise(faces), None)]), players, options)
-        update_average(players.average, players.G.network, (step + 1) * batch, batch, 10_000)
+        trainer.step(step, iter([(dataReader.normalise(faces), None)]))
+        trainer.update_average((step + 1) * batch, batch)
 
     run()  # the first one also makes what is then kept
     return run
@@ -132,4 +129,4 @@ def test_a_step_starts_few_kernels():
         visit(node)
     kernels = [name for name in operators if "GradNodeAccumulation" not in name
                and not any(view in name.lower() for view in VIEWS)]
-    assert 300 < len(kernels) <= MOST_KERNELS, Counter(kernels)
+    assert 300 < len(kernels) <= MAX_KERNELS, Counter(kernels)

@@ -1,6 +1,5 @@
 """The page that AI Studio hosts, with whatever Gradio is installed: 4, 5 or 6."""
 import importlib.util
-import math
 import os
 import shutil
 import socket
@@ -18,14 +17,14 @@ import httpx
 
 import generator
 from support import pages
-from training.checkpoint import SHIPPED, load_generator
+from training.checkpoint import PRETRAINED, load_generator
 
 FILE = Path(__file__).parent.parent / "faces.gradio.py"
 
 
 @pytest.fixture(scope="module")
 def hosted():
-    """The file as a module; its name is none that `import` takes."""
+    """The file as a module; `import` cannot take its name."""
     spec = importlib.util.spec_from_file_location("faces_gradio", FILE)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -66,7 +65,7 @@ def pixels(path):
 
 
 def test_a_face_is_that_of_generator_py(ask, command, tmp_path):
-    assert command(generator, "--seeds", "7", "--weights", SHIPPED, "--device", "cpu", "--out", tmp_path).status == 0
+    assert command(generator, "--seeds", "7", "--weights", PRETRAINED, "--device", "cpu", "--out", tmp_path).status == 0
     gallery = ask(6, 3, api_name="/faces")
     assert [face["caption"] for face in gallery] == ["6", "7", "8"]
     shown, = pages.enlarged([pixels(tmp_path / "seed0007.png")])
@@ -80,7 +79,7 @@ def test_an_interpolation_is_a_film_from_face_to_face_and_back(ask, hosted):
         for frame in (0, pages.FRAMES - 1):
             film.seek(frame)
             ends.append(np.asarray(film.convert("RGB")).astype(int))
-    faces = [np.asarray(hosted.draw(load_generator(SHIPPED)[0], seed, 1)[0][0]) for seed in (3, 7)]
+    faces = [np.asarray(hosted.draw(load_generator(PRETRAINED)[0], seed, 1)[0][0]) for seed in (3, 7)]
     for end, face in zip(ends, faces):
         assert abs(end - face).mean() < 8  # 256 colours
 
@@ -88,18 +87,12 @@ def test_an_interpolation_is_a_film_from_face_to_face_and_back(ask, hosted):
 @pytest.mark.parametrize("first, count, expected", [
     (-5, -5, (0, 1)), (1e300, 1e300, (pages.MAX_SEED, pages.MAX_FACES)), ("text", "<b>", (0, 16)), (None, [], (0, 16)),
     ({"path": "/etc/passwd"}, True, (0, 1))])
-def test_whatever_is_sent_is_bounded(ask, first, count, expected):
+def test_any_value_is_bounded(ask, first, count, expected):
     gallery = ask(first, count, api_name="/faces")
     assert (int(gallery[0]["caption"]), len(gallery)) == expected
 
 
-def test_numbers_that_are_none():
-    for odd in (math.nan, math.inf, -math.inf, "nan", "9" * 400, 10 ** 400, b"7"):
-        assert 0 <= pages.seed(odd) <= pages.MAX_SEED
-        assert 1 <= len(pages.seeds_from(odd, odd)) <= pages.MAX_FACES
-
-
-@pytest.mark.parametrize("path", ["/etc/passwd", str(FILE), "faces.gradio.py", str(SHIPPED), "said.txt"])
+@pytest.mark.parametrize("path", ["/etc/passwd", str(FILE), "faces.gradio.py", str(PRETRAINED), "said.txt"])
 def test_no_file_can_be_read_through_it(served, path):
     for place in ("file=", "gradio_api/file="):
         assert httpx.get(served + place + path, timeout=30).status_code in (403, 404)

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 import generator
-from training.checkpoint import SHIPPED
+from training.checkpoint import PRETRAINED
 
 ROOT = Path(__file__).parent.parent
 PROGRAM = """
@@ -38,7 +38,7 @@ def test_a_program_elsewhere_draws_the_same_faces_and_keeps_its_own_modules(tmp_
     done = run(PROGRAM, tmp_path)
     assert done.returncode == 0, done.stderr
     assert "['celeba64']" in done.stdout and "non-commercial" in done.stdout
-    assert command(generator, "--seeds", "0,7", "--weights", SHIPPED, "--out", tmp_path, "--device", "cpu").status == 0
+    assert command(generator, "--seeds", "0,7", "--weights", PRETRAINED, "--out", tmp_path, "--device", "cpu").status == 0
     faces = np.load(tmp_path / "faces.npy")
     assert faces.shape == (2, 64, 64, 3) and faces.dtype == np.uint8
     for seed, face in zip((0, 7), faces):
@@ -46,7 +46,7 @@ def test_a_program_elsewhere_draws_the_same_faces_and_keeps_its_own_modules(tmp_
         assert np.abs(drawn.astype(int) - face).max() <= 1  # maths libraries round otherwise where Paddle was imported first
 
 
-def test_what_is_missing_is_named(tmp_path):
+def test_a_missing_package_is_named(tmp_path):
     program = 'import sys; sys.modules["msgspec"] = None; import paddle; paddle.hub.load(sys.argv[1], "celeba64", source="local")'
     done = run(program, tmp_path)
     assert done.returncode == 1 and "Missing dependencies: msgspec" in done.stderr

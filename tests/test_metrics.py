@@ -10,7 +10,7 @@ from zoo import Plan, build_generator
 
 @pytest.fixture(scope="module")
 def faces():
-    """600 "faces" of 32 px: what they have in common, and smooth and sharp-edged parts of their own."""
+    """600 "faces" of 32 px: a common picture, with smooth and sharp-edged parts of their own."""
     noise = np.random.default_rng(0).standard_normal((600, 32, 32, 3))
     smooth, detail = (gaussian_filter(noise, (0, deviation, deviation, 0)) for deviation in (4, 1))
     return (128 + smooth[0] * 1000 + smooth * 500 + 40 * (detail > 0.2)).clip(0, 255).astype(np.uint8)
@@ -20,7 +20,7 @@ def swd(some, others):
     return np.mean(list(metrics.sliced_wasserstein(some, others, directions=32).values()))
 
 
-def test_baselines_come_in_a_sensible_order(faces):
+def test_baselines_are_in_order_of_quality(faces):
     reals, training = faces[:300], faces[300:]
     sets = metrics.baselines(training, Plan(size=32, z_dim=8, channels=4))
     assert all(some.shape == training.shape and some.dtype == np.uint8 for some in sets.values())
@@ -34,7 +34,7 @@ def test_baselines_come_in_a_sensible_order(faces):
     assert abs(accuracy["real faces"] - 0.5) < 0.15 < 0.3 < min(accuracy["noise"], accuracy["random generator"]) - 0.5
 
 
-def test_the_distance_grows_with_what_is_wrong_and_shows_at_its_scale(faces):
+def test_the_distance_grows_with_blur_at_the_level_of_the_blur(faces):
     reals, others = faces[:300], faces[300:]
     assert swd(reals, reals) == 0 and swd(others, reals) == swd(others, reals)
     blurred = [gaussian_filter(others, (0, deviation, deviation, 0)) for deviation in (0.5, 1, 2)]

@@ -133,7 +133,7 @@ showpage
 
 
 def test_only_formats_of_photos_are_opened(tmp_path, monkeypatch):
-    """An EPS would start Ghostscript, whatever it is called."""
+    """An EPS of any name would start Ghostscript."""
     called = []
     monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *_: called.append(1) or Image.new("RGB", (50, 50)))
     monkeypatch.setattr("subprocess.Popen", lambda *_, **__: called.append(1))
@@ -172,7 +172,7 @@ def test_every_thread_together_decodes_no_more_than_is_safe(monkeypatch):
 
 
 def test_a_jpeg_of_very_many_scans_is_not_decoded(monkeypatch):
-    """Each scan goes over the whole picture, however short it is."""
+    """Each scan takes a pass over the whole picture, also one of few bytes."""
     data = encoded(Image.new("RGB", (2000, 2000)), "jpeg", progressive=True)
     last = data.rindex(b"\xff\xda")
     assert photos.decode(data, 16, photos.Crop()).shape == (16, 16, 3)
@@ -233,7 +233,7 @@ def test_bytes_that_fill_a_jpeg_hide_nothing():
 
 
 @pytest.mark.parametrize("kind", ["AVIF", "HEIF"])
-def test_what_telephones_take(kind):
+def test_pictures_of_telephones(kind):
     if kind not in photos.FORMATS:
         pytest.skip(f"{kind} is not read here")
     data = encoded(Image.new("RGB", (64, 64), (200, 30, 30)), kind, quality=90)

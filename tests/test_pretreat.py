@@ -57,7 +57,7 @@ def hostile_files():
     return bad
 
 
-def test_what_cannot_be_read_is_listed_and_the_rest_is_kept(tmp_path, command):
+def test_unreadable_pictures_are_listed_and_the_others_kept(tmp_path, command):
     photos = tmp_path / "photos"
     (photos / "人脸 'a' \"b\"").mkdir(parents=True)
     (photos / "__MACOSX").mkdir()
@@ -110,7 +110,7 @@ def test_faces_keep_the_order_of_the_input_across_threads(tmp_path, command, mon
     assert faces[:, 8, 8, 0].tolist() == kept
 
 
-def test_a_picture_never_changes_sides(tmp_path, command):
+def test_a_picture_stays_held_out_when_others_are_added(tmp_path, command):
     photos = tmp_path / "photos"
     photos.mkdir()
 
@@ -157,7 +157,7 @@ def mount(request, tmp_path, monkeypatch):
     ("imgs", "python train.py"), ("imgs-mine", "python train.py --data imgs-mine --out Output-mine"),
     ("/data/imgs", "python train.py --data /data/imgs"), ("a b/x y", "python train.py --data 'a b/x y' --out 'Output-x y'")])
 def test_what_to_type_next(out, command):
-    """A run of its own for faces of their own: the one in Output goes with those in imgs."""
+    """Faces in another folder than imgs get a run of their own, beside Output."""
     assert pretreat.next_command(Path(out)) == command
 
 
@@ -177,7 +177,7 @@ def test_celeba_is_found_here_first_and_then_among_the_mounts(mount):
 
 
 def test_a_mounted_data_set_is_packed_again_in_each_session_and_the_run_resumes(mount, command):
-    """The home folder is small: packed faces live elsewhere, and are gone with the session."""
+    """The home folder is small: packed faces are in another place, which the end of the session empties."""
     result = command(pretreat, "--attributes")
     assert result.status == 2 and "list_attr_celeba.txt" in result.err
     names = [f"{number:06d}.jpg" for number in range(40)]
@@ -192,7 +192,7 @@ def test_a_mounted_data_set_is_packed_again_in_each_session_and_the_run_resumes(
                            "--steps", steps)
         assert training.status == 0, training.err
         shutil.rmtree("imgs-session")
-    assert "going on from step 1 of 2" in training.out
+    assert "resumes at step 1 of 2" in training.out
 
 
 @pytest.mark.parametrize("arguments, words", [
@@ -265,7 +265,7 @@ def test_celeba_is_fetched_where_it_is_not_there(tmp_path, command, monkeypatch,
         archive.writestr("img_align_celeba/000001.jpg", encoded(colours(178, 218), "jpeg"))
     server.content = (tmp_path / "celeba.zip").read_bytes()
     result = command(pretreat, "--download", "--url", server.url + "/other.zip")
-    assert result.status == 1 and "another file" in result.err and "--url" in result.err
+    assert result.status == 1 and "another one than" in result.err and "--url" in result.err
     assert not list(tmp_path.glob("*img*")), "a file with another checksum must not stay"
     monkeypatch.setattr(pretreat, "CELEBA_MD5", hashlib.md5(server.content).hexdigest())
     for _ in range(2):  # the second time it is there
@@ -334,7 +334,7 @@ def zipped(path, *members, method=zipfile.ZIP_STORED):
     return path
 
 
-def test_what_pretreat_packed_is_no_input(tmp_path, command):
+def test_packed_faces_are_not_taken_as_photos(tmp_path, command):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "a.png").write_bytes(picture())
     arguments = ("--size", 8, "--holdout", 0)
@@ -342,7 +342,7 @@ def test_what_pretreat_packed_is_no_input(tmp_path, command):
     before = (tmp_path / "photos" / "imgs" / "manifest.json").read_bytes()
     for source, out in (("photos", "photos/imgs"), ("photos/imgs", "photos/imgs"), ("photos", "others")):
         result = command(pretreat, "--input", tmp_path / source, "--out", tmp_path / out, *arguments)
-        assert result.status == 2 and "faces that pretreat.py has packed" in result.err, result.out
+        assert result.status == 2 and "holds packed faces of pretreat.py" in result.err, result.out
     assert (tmp_path / "photos" / "imgs" / "manifest.json").read_bytes() == before
 
 
@@ -360,8 +360,8 @@ def test_files_of_the_user_that_are_named_like_ours_stay(tmp_path, command, cont
     assert {path.name: path.read_bytes() for path in (tmp_path / "imgs").iterdir()} == content
 
 
-def test_a_link_in_the_way_is_not_written_through(tmp_path, command):
-    """Somebody else's folder may come with links where ours are to be: to files of the user's."""
+def test_links_in_place_of_our_files_are_not_followed(tmp_path, command):
+    """A folder from others may hold links to files of the user under the names of ours."""
     (tmp_path / "precious").mkdir()
     (tmp_path / "precious" / "thesis.txt").write_text("mine")
     (tmp_path / "photos").mkdir()
@@ -381,7 +381,7 @@ def test_a_link_in_the_way_is_not_written_through(tmp_path, command):
     assert (tmp_path / "precious" / "thesis.txt").read_text() == "mine" and (tmp_path / "a.txt").read_text() == "new"
 
 
-def test_what_a_killed_run_left_is_not_packed_along(tmp_path, command):
+def test_files_that_a_killed_process_left_are_deleted(tmp_path, command):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "a.png").write_bytes(picture())
     partial = tmp_path / "imgs.partial"
@@ -419,7 +419,7 @@ def test_pictures_that_cannot_be_read_here_are_listed(tmp_path, command, monkeyp
     assert "pillow-heif" in skipped["b.heic"]
 
 
-def test_a_name_cannot_steer_the_terminal(tmp_path, command):
+def test_a_name_is_printed_without_control_characters(tmp_path, command):
     path = zipped(tmp_path / "a.zip", ("a\x1b[2J\n.png", b"no picture"))
     result = command(pretreat, "--input", path, "--out", tmp_path / "imgs")
     assert result.status == 2 and "\x1b" not in result.err and result.err.count("\n") == 1 and "a\\x1b[2J\\n.png" in result.err

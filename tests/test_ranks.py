@@ -14,9 +14,9 @@ import psutil
 import pytest
 from safetensors.numpy import load_file
 
-from network import Generator
 from support import cli
 from training import checkpoint, ranks
+from zoo import Plan, build_generator
 
 ROOT = Path(__file__).parent.parent
 TINY = ("--device", "cpu", "--channels", 4, "--batch", 32, "--z-dim", 8)
@@ -108,7 +108,7 @@ def test_when_a_rank_is_killed_the_others_end_with_a_sentence(faces16, tmp_path,
     assert "another process of this run ended" in survivor and "Traceback" not in survivor
     step = checkpoint.read_facts(path)["step"]
     train(tmp_path, faces16, "--steps", step + 2, count=2)
-    assert f"going on from step {step} of {step + 2}" in (tmp_path / "output.txt").read_text()
+    assert f"resumes at step {step} of {step + 2}" in (tmp_path / "output.txt").read_text()
 
 
 @pytest.mark.parametrize("count", [1, 2])
@@ -147,7 +147,7 @@ def test_a_launcher_that_is_gone_already(monkeypatch):
 
 
 def test_on_gpus_batch_norm_sees_all_ranks(monkeypatch):
-    network = Generator(16, 8, 4)
+    network = build_generator(Plan(size=16, z_dim=8, channels=4))
     before = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
     trained = {weight.name for weight in network.parameters() if not weight.stop_gradient}
     monkeypatch.setattr(ranks, "COUNT", 2)
@@ -162,10 +162,11 @@ def test_on_gpus_batch_norm_sees_all_ranks(monkeypatch):
 
 
 def test_ranks_that_were_started_differently(monkeypatch):
-    mine = {"lr": 1e-4, "g_steps": 2, "pictures": "aa"}
-    monkeypatch.setattr(ranks, "from_first", lambda _: {**mine, "g_steps": 1})
-    with pytest.raises(cli.UserError, match="--g-steps"):
-        ranks.require_same(mine)
-    monkeypatch.setattr(ranks, "from_first", lambda _: {**mine, "pictures": "bb"})
-    with pytest.raises(cli.UserError, match="--data"):
-        ranks.require_same(mine)
+    typed, faces = {"lr": 1e-4, "g_steps": 2, "data": "imgs"}, {"pictures": "aa", "labelled": ""}
+    for first, named in (([{**typed, "g_steps": 1}, faces], "another --g-steps than"),
+                         ([typed, {**faces, "pictures": "bb"}], r"another --data \(other faces\) than")):
+        monkeypatch.setattr(ranks, "from_first", lambda _, first=first: first)
+        with pytest.raises(cli.UserError, match=named):
+            ranks.require_same(typed, faces)
+    monkeypatch.setattr(ranks, "from_first", lambda _: [{**typed, "data": "/mnt/imgs"}, faces])
+    ranks.require_same(typed, faces)

@@ -1,4 +1,4 @@
-"""Photos from strangers: archives and pictures that are made to hang, to fill the memory, or to start other programs."""
+"""Crafted archives and pictures: made to run forever, to fill the memory, or to start other programs."""
 from support.cli import UserError
 
 import io
@@ -53,7 +53,7 @@ def reasons(path):
     return {cut.picture: None if cut.faces else cut.reasons[0] for cut in cuts}
 
 
-def test_members_that_are_no_ordinary_files(tmp_path):
+def test_entries_that_are_no_ordinary_files(tmp_path):
     members = [(with_mode("link.png", stat.S_IFLNK | 0o777), b"/dev/zero"), (with_mode("zero.png", stat.S_IFCHR | 0o666), b""),
                (with_mode("pipe.png", stat.S_IFIFO | 0o666), b""), (with_mode("good.png", stat.S_IFREG | 0o644), picture()),
                ("plain.png", picture(1)), ("./dot.png", picture(2)), ("a/./b.png", picture(3)), ("../up.png", picture(4))]

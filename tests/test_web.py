@@ -11,7 +11,7 @@ from hostile_server import Handler, photo
 from intake import web as web_module
 
 
-def test_a_pack_of_nothing_is_not_unpacked(web, monkeypatch):
+def test_a_compressed_answer_is_not_unpacked(web, monkeypatch):
     """A few bytes that would become gigabytes."""
     import gzip
 

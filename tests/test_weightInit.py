@@ -1,10 +1,10 @@
 import pytest
 
-from network import Discriminator, Generator
+from zoo import Plan, build_discriminator, build_generator
 
 
 def test_initial_weights():
-    for name, weight in [*Generator().named_parameters(), *Discriminator().named_parameters()]:
+    for name, weight in [*build_generator(Plan()).named_parameters(), *build_discriminator(Plan(), "bce").named_parameters()]:
         if weight.stop_gradient:
             continue  # running statistics
         scale_of_bn = name.startswith("bn") and name.endswith("weight")

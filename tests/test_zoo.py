@@ -19,8 +19,8 @@ SIZES = {"fakeface128": 128, "dcgan5x5": 48, "tanh-upsample64": 64, "upsample48"
 
 
 def built(arch, channels=64, loss="bce"):
-    options = SimpleNamespace(arch=arch, channels=channels, loss=loss, labels={}, spectral_norm=False)
-    return (build_generator(Plan(arch, SIZES[arch], channels=channels)), build_discriminator(SIZES[arch], options))
+    plan = Plan(arch, SIZES[arch], channels=channels)
+    return build_generator(plan), build_discriminator(plan, loss)
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +86,7 @@ def test_it_trains_and_draws_by_its_name(arch, packed, training, command, tmp_pa
     assert training(arch, packed(SIZES[arch]), "run", 20).status == 0
     assert np.isfinite(np.load(tmp_path / "run" / "losses.npy")).all()
     options = read_facts(tmp_path / "run" / "checkpoint.safetensors")["options"]
-    assert all(options[habit] == value for habit, value in zoo.ZOO[arch].habits.items())
+    assert all(options[habit] == value for habit, value in zoo.ZOO[arch].defaults.items())
     result = command(generator, "--device", "cpu", "--weights", tmp_path / "run" / "generator.safetensors", "--n", 3,
                      "--out", tmp_path / "drawn")
     assert result.status == 0 and arch in result.out and (tmp_path / "drawn" / "seed0002.png").exists()

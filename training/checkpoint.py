@@ -22,14 +22,13 @@ from safetensors.numpy import save
 
 import zoo
 from network import LOSSES
-from recipe import OLDER
 from support.files import replacing
 from support.schema import Count, Label, Name, Number, Size, Text, checked, parsed
 from training.randomness import NOISES
 
 RUN, BEST, LATEST = Path("Output"), "best.safetensors", "generator.safetensors"
-SHIPPED = Path(__file__).parent.parent / "pretrained" / "celeba64.safetensors"
-ENOUGH_IMAGES = 8000  # seen; before that a generator draws noise rather than faces
+PRETRAINED = Path(__file__).parent.parent / "pretrained" / "celeba64.safetensors"
+MIN_IMAGES = 8000  # seen; before that a generator draws noise rather than faces
 
 Channels = Annotated[int, Meta(ge=1, le=4096)]
 Labels = Annotated[dict[Name, Annotated[list[Label], Meta(min_length=1, max_length=1000)]], Meta(max_length=1000)]
@@ -38,7 +37,7 @@ Labels = Annotated[dict[Name, Annotated[list[Label], Meta(min_length=1, max_leng
 class GeneratorFacts(Struct):
     """What a generator's file says: how to rebuild it (see zoo.Plan), and how it was trained."""
 
-    arch: Literal[zoo.NAMES]
+    arch: Literal[tuple(zoo.ZOO)]
     size: Size
     z_dim: Annotated[int, Meta(ge=1, le=10_000)]
     channels: Channels
@@ -57,7 +56,7 @@ class GeneratorFacts(Struct):
 class RunOptions(Struct):
     """Of the options of a saved run, those that say how to rebuild its discriminator."""
 
-    arch: Literal[zoo.NAMES]
+    arch: Literal[tuple(zoo.ZOO)]
     channels: Channels
     spectral_norm: bool
     loss: Literal[tuple(LOSSES)]
@@ -74,8 +73,6 @@ class RunFacts(Struct):
 
 
 NUMBERS = ("size", "z_dim", "channels", "step", "images_seen", "seed")  # all metadata are text
-# what older files lack
-OLDER_FACTS = {"up": "deconv", "noise": "normal", "pictures": "", "where": "", "scores": "{}", "labels": "{}"}
 NO_GENERATOR = "these weights do not say which generator they belong to; take the generator.safetensors that train.py wrote"
 DAMAGED = "the file is damaged; take another copy"
 NO_RUN = "not a readable checkpoint; move it away, or start a new run with --fresh"
@@ -199,7 +196,7 @@ def read_facts(path):
     if not Path(path).exists():
         return None
     facts = checked(parsed(read_metadata(path, hint=NO_RUN).get("run", ""), path, NO_RUN), RunFacts, path, NO_RUN)
-    facts["options"] = checked({**OLDER, **facts["options"]}, RunOptions, path, NO_RUN)
+    facts["options"] = checked(facts["options"], RunOptions, path, NO_RUN)
     return facts
 
 
@@ -229,7 +226,7 @@ def save_generator(path, generator, facts):
 
 def read_generator_facts(path):
     """What a generator's file says, without its tensors: a dict as in GeneratorFacts. Raises UserError."""
-    text = {**OLDER_FACTS, **read_metadata(path)}
+    text = read_metadata(path)
     facts = {key: parsed(text[key], path, NO_GENERATOR) if key in ("scores", "labels", *NUMBERS) else text[key]
              for key in GeneratorFacts.__struct_fields__ if key in text}
     return checked(facts, GeneratorFacts, path, NO_GENERATOR)
@@ -239,10 +236,9 @@ def load_generator(path):
     """Rebuilds a generator from its file alone: (Generator in evaluation mode, facts). Raises UserError."""
     facts = read_generator_facts(path)
     plan = zoo.Plan(**{key: facts[key] for key in zoo.Plan._fields})
-    if plan.size not in zoo.sizes_of(plan.arch) or plan.arch == "dcgan" and not plan.up:
-        raise UserError(f"{path}: no network {plan.arch} draws {plan.size} px with --up {plan.up or 'none'}; {NO_GENERATOR}")
-    if len(set(map(len, plan.labels.values()))) > 1:
-        raise UserError(f"{path}: its labels are of different lengths; {NO_GENERATOR}")
+    if not plan.fits():
+        raise UserError(f"{path}: no network {plan.arch} draws {plan.size} px with --up {plan.up or 'none'} and such labels; "
+                        f"{NO_GENERATOR}")
     with paddle.LazyGuard():
         shapes = network_shapes("", zoo.build_generator(plan))
     arrays = read_tensors(path, {name[1:]: shape for name, shape in shapes.items()})
@@ -255,12 +251,13 @@ def load_generator(path):
 def load_discriminator(path, size):
     """The discriminator of a saved run, as it was in training (batch statistics) but for dropout. Raises UserError."""
     options = SimpleNamespace(**read_facts(path)["options"])
+    plan = zoo.Plan(options.arch, size, labels=options.labels, channels=options.channels)
     if options.spectral_norm and 128 * options.channels ** 2 > Path(path).stat().st_size:  # its second layer alone
         raise UserError(f"{path}: too small for its {options.channels} channels; {NO_RUN}")
     with nullcontext() if options.spectral_norm else paddle.LazyGuard():  # layers with it compute as they are built
-        shapes = network_shapes("discriminator", zoo.build_discriminator(size, options))
+        shapes = network_shapes("discriminator", zoo.build_discriminator(plan, options.loss, options.spectral_norm))
     arrays = read_tensors(path, shapes)
-    discriminator = zoo.build_discriminator(size, options)
+    discriminator = zoo.build_discriminator(plan, options.loss, options.spectral_norm)
     set_network("discriminator", discriminator, arrays)
     for layer in discriminator.sublayers():
         if isinstance(layer, nn.Dropout):
@@ -292,7 +289,7 @@ def find_generator():
     for path in map(best_of, (RUN, *Path().glob(f"{RUN}-[0-9]*"))):
         if path.exists():
             facts = read_generator_facts(path)
-            if facts["images_seen"] >= ENOUGH_IMAGES:
+            if facts["images_seen"] >= MIN_IMAGES:
                 found.append((facts["scores"].get("swd", math.inf), -path.stat().st_mtime, path))
             else:
                 print(f"note: the run in {path.parent} has seen {facts['images_seen']:,} images, too few for faces; "
@@ -301,10 +298,10 @@ def find_generator():
         path = min(found)[-1]
         print(f"weights: {path}, " + ("your run" if len(found) == 1 else f"the best or newest of your {len(found)} runs"))
         return path
-    if not SHIPPED.exists():
+    if not PRETRAINED.exists():
         raise UserError(f"{RUN / LATEST}: no such file; train.py writes one, or name another with --weights")
     print("weights: the pretrained generator; train.py makes your own")
-    return SHIPPED
+    return PRETRAINED
 
 
 def describe_generator(facts):

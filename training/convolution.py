@@ -28,8 +28,8 @@ from training.onednn import (
 from training.operations import new, once, pictures, plain
 
 # Measured on AMD Zen 4, where the networks' narrow ends lose most of the time.
-FEW_POSITIONS = 16  # 4×4: on such small maps the library's gradient of bfloat16's weights takes twice as long as a product
-FEW_CHANNELS = 4  # the library fills channels up to 16: for colours, three quarters of the work and more are lost
+MAX_POSITIONS = 16  # 4×4: on such small maps the library's gradient of bfloat16's weights takes twice as long as a product
+MAX_CHANNELS = 4  # the library fills channels up to 16: for colours, three quarters of the work and more are lost
 
 
 @once
@@ -122,7 +122,7 @@ class Convolution:
         """A faster way to compute dx, where there is one."""
         covers = all(max(self.padding) < size >= self.stride for size in self.kernels[2:])
         multiple = self.large[1:3] == tuple(self.stride * size for size in self.small[1:3])
-        return Subpixel(self) if self.large[3] <= FEW_CHANNELS and self.stride > 1 and covers and multiple else None
+        return Subpixel(self) if self.large[3] <= MAX_CHANNELS and self.stride > 1 and covers and multiple else None
 
     @cached_property
     def backward_data_(self):
@@ -140,7 +140,7 @@ class Convolution:
 
     @cached_property
     def backward_weights_(self):
-        if self.dtype == BFLOAT16 and self.small[1] * self.small[2] <= FEW_POSITIONS:
+        if self.dtype == BFLOAT16 and self.small[1] * self.small[2] <= MAX_POSITIONS:
             return PatchProduct(self)
         return Primitive("convolution_backward_weights", library().engine, CONVOLUTION, self.source,
                          Layout.any(self.kernels, FLOAT32), None, self.target, *self.steps, self.forward_.descriptor,

@@ -20,7 +20,8 @@ from training import ranks
 
 COLUMNS = ("d_loss", "g_loss", "d_real", "d_fake")  # of losses.npy
 LOG_EVERY = 100  # steps between two status lines
-ALIKE = 0.2  # MS-SSIM above which drawn faces are too much alike, on the way from that of real faces (0) to 1
+MIN_HELD_OUT = 100  # scores against fewer faces are too noisy to say which generator is best
+ALIKE_THRESHOLD = 0.2  # MS-SSIM above which drawn faces are too much alike, on the way from that of real faces (0) to 1
 PATIENCE = 5  # for how many status lines something must look wrong before a warning
 
 
@@ -29,11 +30,13 @@ class RealFaces:
 
     shown     up to a hundred of a DataReader's training faces, evenly spread, uint8 [N, S, S, 3]
     held_out  faces kept out of training, for the scores; of larger ones fewer, so that it takes as long
+    enough    whether these are enough for scores
     """
 
     def __init__(self, reader):
         self.shown = reader.faces[reader.rows[figures.evenly(len(reader))]]
-        self.held_out = reader.held_out_faces(round(metrics.QUICK_FACES * min(1, (64 / reader.size) ** 2)))
+        self.held_out = reader.held_out_faces(max(MIN_HELD_OUT, round(metrics.QUICK_FACES * min(1, (64 / reader.size) ** 2))))
+        self.enough = len(self.held_out) >= MIN_HELD_OUT
         self.reader = reader
 
     @cached_property
@@ -57,13 +60,13 @@ class Monitor:
     total_steps      where the run ends, for the time that is left
     seconds          training time before `start_step`
     visualdl         also write VisualDL's log, into folder/visualdl
-    sure             D's mean probability of "real" on reals above which it has won
+    certain          D's mean probabilities of "real" on reals and on fakes beyond which it has won
     suspicions       what `suspicions` held when the run was saved
     """
 
     def __init__(self, folder, start_step, total_steps, steps_per_epoch, batch_size, seconds=0.0, visualdl=False,
-                 sure=0.95, suspicions=None):
-        self.sure = sure
+                 certain=(0.95, 0.05), suspicions=None):
+        self.certain = certain
         self.folder, self.batch_size, self.steps_per_epoch = Path(folder), batch_size, steps_per_epoch
         self.step, self.total_steps = start_step, total_steps
         self.started, self.seconds_before = time.perf_counter(), seconds
@@ -162,17 +165,17 @@ class Monitor:
     def judge_balance(self):
         """Warns when D has won, in the mean of the last PATIENCE status lines."""
         *_, d_real, d_fake = self.losses[-PATIENCE * LOG_EVERY:].mean(axis=0)
-        if d_real > self.sure and d_fake < 0.05:
-            self.warn(f"D has told real from fake almost without error for {PATIENCE * LOG_EVERY} steps (D(x) near 1, "
-                      "D(G(z)) near 0), so G learns little. If the samples do not get better: start again with "
-                      "--fresh and more photos, a smaller --lr-d, or more --g-steps.")
+        if d_real > self.certain[0] and d_fake < self.certain[1]:
+            self.warn(f"D has told real from fake almost without error for {PATIENCE * LOG_EVERY} steps (D(x) "
+                      f"{d_real:.2f}, D(G(z)) {d_fake:.2f}), so G learns little. If the samples do not get better: start again "
+                      "with --fresh and more photos, a smaller --lr-d, or more --g-steps.")
 
     def judge_variety(self, faces, reals):
         """Warns when generated faces are far more alike than the RealFaces `reals`, at most lines and by PATIENCE of them.
 
         To be called at each status line that is a multiple of LOG_EVERY, so that an interruption changes nothing.
         """
-        alike = metrics.ms_ssim(faces) > reals.likeness + ALIKE * (1 - reals.likeness)
+        alike = metrics.ms_ssim(faces) > reals.likeness + ALIKE_THRESHOLD * (1 - reals.likeness)
         self.suspicions["alike"] = max(0, self.suspicions["alike"] + (1 if alike else -1))
         if self.suspicions["alike"] >= PATIENCE:
             self.suspicions["alike"] = 0  # and again only after as long a time

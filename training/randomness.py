@@ -2,7 +2,6 @@
 import hashlib
 
 import numpy as np
-import paddle
 
 
 def draws(seed, purpose, *index):
@@ -59,8 +58,3 @@ def between(plan, one, other, shares):
         if np.sin(angle) > 1e-4:  # else they are the same, or opposite
             way[:, :plan.z_dim] = (np.sin((1 - share) * angle) * one + np.sin(share * angle) * other) / np.sin(angle)
     return way
-
-
-def seed_layers(seed, purpose, update):
-    """Sets Paddle's own random numbers, which dropout takes its masks from, for one update."""
-    paddle.seed(int(draws(seed, purpose, update).integers(2**62)))

@@ -88,11 +88,6 @@ def parallel(network):
     return paddle.DataParallel(network)
 
 
-def share(array):
-    """Of an array with a row for each picture of the whole batch, this rank's rows (those that DataReader gives it)."""
-    return array[RANK::COUNT]
-
-
 def from_first(thing):
     """What rank 0 passed; None, text, numbers, bytes, and lists and dicts of them.
 
@@ -105,14 +100,15 @@ def from_first(thing):
     return box[0]
 
 
-def require_same(options):
-    """Raises UserError, naming the options, where this rank's differ from those of rank 0."""
-    first = from_first(options)
-    differing = sorted(key for key in first if first[key] != options[key])
+def require_same(options, faces):
+    """Raises UserError where the `options` (name → value, as typed) or `faces` (DataReader.facts) of rank 0 are others."""
+    first_options, first_faces = from_first([options, faces])
+    differing = [f"--{key.replace('_', '-')}" for key in sorted(options) if options[key] != first_options[key]
+                 and key not in ("data", "out")]  # folders may be named otherwise on another machine
+    differing += ["--data (other faces)"] if faces != first_faces else []
     if differing:
-        named = "--data (other faces)" if differing == ["pictures"] else ", ".join(f"--{key}" for key in differing)
-        raise UserError(f"rank {RANK} was started with another {named.replace('_', '-')} than rank 0; type the same command "
-                        "on every machine, with the same packed faces")
+        raise UserError(f"rank {RANK} was started with another {', '.join(differing)} than rank 0; type the same command on "
+                        "every machine, with the same packed faces")
 
 
 def copy_from_first(path):
