@@ -152,3 +152,15 @@ def test_smoothed_labels_are_those_of_the_reals_alone():
     assert abs(float(best.grad.sum())) < 1e-6  # D is content with 0.9 for a real face
     assert float(d_loss(best, paddle.to_tensor([-30.0]))) == pytest.approx(-(0.9 * np.log(0.9) + 0.1 * np.log(0.1)), rel=1e-4)
     assert g_loss is bce_g_loss
+
+
+@pytest.mark.parametrize("loss, smoothing", [*((loss, 0) for loss in LOSSES), ("bce", 0.1)])
+def test_a_discriminator_that_minimises_its_loss_counts_as_certain(loss, smoothing):
+    """So that a run can be warned whatever its loss; one that knows nothing does not count."""
+    d_loss, _ = network.choose_losses(loss, smoothing)
+    logits = [paddle.to_tensor([logit]) for logit in np.linspace(-5, 5, 101, dtype=np.float32)]
+    nothing = paddle.to_tensor([0.0])
+    real = min(logits, key=lambda logit: float(d_loss(logit, nothing)))
+    fake = min(logits, key=lambda logit: float(d_loss(nothing, logit)))
+    on_reals, on_fakes = network.certainty(loss, smoothing)
+    assert float(F.sigmoid(real)) > on_reals > 0.5 > on_fakes > float(F.sigmoid(fake))

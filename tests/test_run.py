@@ -105,12 +105,16 @@ def test_a_resumed_run_has_bitwise_the_weights_of_one_never_interrupted(training
     assert log(tmp_path / "parts")[1]["seconds"] > log(tmp_path / "parts")[0]["seconds"]
 
 
-def test_lines_of_steps_that_a_killed_run_did_not_save_are_dropped(training, tmp_path):
-    training("--steps", 2)
+def test_lines_and_samples_of_steps_that_a_killed_run_did_not_save_are_deleted(training, tmp_path):
+    training("--steps", 2, "--sample-every", 1)
     with open(tmp_path / "run" / "log.jsonl", "a") as file:
         file.write('damaged\n{"step": 100}\n{"step": 2')
+    for name in ("0001_000003.png", "0034_000001.png"):  # of steps 3 and 100
+        (tmp_path / "run" / "samples" / name).touch()
     training("--steps", 4)
     assert [line["step"] for line in log(tmp_path / "run")] == [2, 4]
+    assert sorted(os.listdir(tmp_path / "run" / "samples")) == [
+        "0000_000000.png", "0001_000001.png", "0001_000002.png", "0002_000001.png"]
 
 
 @pytest.mark.parametrize("changed", [["--batch", 16], ["--lr-g", 1e-3], ["--loss", "hinge"], ["--augment", "off"],

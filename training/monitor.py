@@ -54,14 +54,14 @@ class RealFaces:
 class Monitor:
     """Collects the numbers of each step on the device and fetches them only when a line is due.
 
-    folder           the run's folder; what it holds beyond `start_step` (from a run cut short) is dropped
+    folder           the run's folder; log lines and samples of steps after `start_step` are deleted: they were never saved
     batch_size       faces a step
     steps_per_epoch  steps an epoch
     total_steps      where the run ends, for the time that is left
     seconds          training time before `start_step`
     visualdl         also write VisualDL's log, into folder/visualdl
     certain          D's mean probabilities of "real" on reals and on fakes beyond which it has won
-    suspicions       what `suspicions` held when the run was saved
+    suspicions       the attribute `suspicions` as it was when the run was saved
     """
 
     def __init__(self, folder, start_step, total_steps, steps_per_epoch, batch_size, seconds=0.0, visualdl=False,
@@ -73,18 +73,25 @@ class Monitor:
         self.logged_step, self.logged_seconds = start_step, seconds
         self.pending = []  # tensors [4] still on the device
         self.losses = saved_losses(self.folder / "losses.npy", start_step)
-        self._drop_lines_after(start_step)
+        self._delete_lines_after(start_step)
+        self._delete_samples_after(start_step)
         self.suspicions = {"alike": 0, **(suspicions or {})}  # status lines at which faces looked alike, less the others since
         self.board = open_board(self.folder / "visualdl") if visualdl else None
         self.bar = tqdm(total=total_steps, initial=start_step, unit="step", disable=None, dynamic_ncols=True)
 
-    def _drop_lines_after(self, step):
+    def _delete_lines_after(self, step):
         path = self.folder / "log.jsonl"
         if path.is_file():
             lines = path.read_bytes().splitlines(keepends=True)
             kept = [line for line in lines if line.endswith(b"\n") and step_of(line) <= step]
             with replacing(path) as temporary:
                 temporary.write_bytes(b"".join(kept))
+
+    def _delete_samples_after(self, step):
+        for path in (self.folder / "samples").glob("[0-9]*_[0-9]*.png"):
+            epoch, batch = map(int, path.stem.split("_"))
+            if (epoch - 1) * self.steps_per_epoch + batch > step:
+                path.unlink()
 
     def record(self, d_loss, g_loss, d_real, d_fake):
         """Takes the scalar tensors of one step; waits for nothing."""
