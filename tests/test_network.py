@@ -163,4 +163,4 @@ def test_a_discriminator_that_minimises_its_loss_counts_as_certain(loss, smoothi
     real = min(logits, key=lambda logit: float(d_loss(logit, nothing)))
     fake = min(logits, key=lambda logit: float(d_loss(nothing, logit)))
     on_reals, on_fakes = network.certainty(loss, smoothing)
-    assert float(F.sigmoid(real)) > on_reals > 0.5 > on_fakes > float(F.sigmoid(fake))
+    assert F.sigmoid(real).item() > on_reals > 0.5 > on_fakes > F.sigmoid(fake).item()
