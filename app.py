@@ -252,8 +252,7 @@ def root_path(text):
 
 def build_parser():
     """The parser of the command's options."""
-    parser = Parser(__doc__)
-    parser.usage = "%(prog)s [FILE ...] [options]"
+    parser = Parser(__doc__, "[FILE ...] [options]")
     add = parser.add_argument
     add("weights", nargs="*", metavar="FILE", help="weights that train.py saved (default: all runs' and the pretrained ones)")
     add("--host", default="127.0.0.1", help="the address to listen at; 0.0.0.0: all addresses of this machine")

@@ -1,6 +1,6 @@
 """Differentiable augmentation (Zhao et al. 2020): D sees reals and fakes changed at random, in both updates.
 
-With few faces D learns them by heart. It cannot when they are changed anew each time; and because the fakes are changed the
+With few faces D memorises them. It cannot when they are changed anew each time; and because the fakes are changed the
 same way, and gradients pass through the changes, G does not learn to draw changed faces.
 """
 from functools import lru_cache

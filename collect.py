@@ -170,7 +170,7 @@ def read_addresses(path):
 
 def build_parser():
     """The parser of the command's options."""
-    parser = Parser(__doc__)
+    parser = Parser(__doc__, "(--keyword WORD | --urls FILE) [options]")
     add = parser.add_argument
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--keyword", help="words to search for")

@@ -84,7 +84,8 @@ def open_reals(folder, facts):
     labels = list(facts["labels"])
     there = set(labels) <= set(DataReader(folder, 1, split="all").manifest.get("attributes", []))
     if not there:
-        print(f"note: {folder} has no labels, so the attributes of the faces are not judged (pretreat.py --attributes)")
+        print(f"note: {folder} has no labels for these attributes, so the attributes of the faces are not judged (pretreat.py "
+              "--attributes)")
     heldout, training = (DataReader(folder, 1, split=split, where=facts["where"], conditional=",".join(labels) if there else "")
                          for split in ("heldout", "train"))
     if not SIZES[0] <= heldout.size <= SIZES[-1]:
@@ -121,7 +122,7 @@ def open_inputs(options):
     count = min(options.n, len(heldout), len(training), fakes.available)
     inputs = SimpleNamespace(
         fakes=fakes, heldout=heldout, training=training, count=count, discriminator=open_discriminator(fakes, training),
-        # Pictures and the oldest weights have no fingerprint; other weights have one of names and pixels, or of names alone.
+        # Pictures have no fingerprint; other weights have one of names and pixels, or of names alone.
         same_split=fakes.facts["pictures"] in ("", training.fingerprint(), training.fingerprint(pixels=False)))
     check_count(count, inputs)
     inputs.inception = fid.load_inception(fid.find_inception(options.inception)) if options.fid or options.inception else None

@@ -42,7 +42,7 @@ def draw_and_save(generator, seeds, wanted, folder, batch_size):
 
 def build_parser():
     """The parser of the command's options."""
-    parser = Parser(__doc__)
+    parser = Parser(__doc__, "[--n N | --seeds LIST] [options]")
     add = parser.add_argument
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--n", type=count, default=16, help="how many faces")

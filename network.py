@@ -101,13 +101,13 @@ def dcgan_discriminator(size, width, outputs, spectral_norm):
 
 
 class Generator(Sequential):
-    """Draws pictures: float32 z [N, inputs] → float32 [N, 3, size, size] in [-1, 1]. Its layers: see zoo.py."""
+    """Draws pictures: float32 z [N, inputs] → float32 [N, 3, size, size] in [-1, 1]. Its layers: above, or in zoo.py."""
 
 
 class Discriminator(Sequential):
     """Judges pictures: float32 [N, 3, size, size] in [-1, 1] → float32 logits [N]; above 0 it says "real".
 
-    Its layers: see zoo.py.
+    Its layers: above, or in zoo.py.
     """
 
     def forward(self, pictures):
@@ -185,10 +185,12 @@ def lsgan_g_loss(fake_logits):
     return (fake_logits - 1).square().mean() / 2
 
 
-# D's and G's. With softmax, D has two outputs, fake and real; the cross-entropy of their softmax is bce of `to_logits`.
+# --loss → (D's loss, G's loss): functions like bce_d_loss and bce_g_loss, of float32 logits [N], to a scalar to minimise. A new
+# one needs no other change, but for SMOOTHED and `certainty` where its targets are not ±1, and docs/make_options.py. With softmax
+# D has two outputs, fake and real; the cross-entropy of their softmax is bce of `to_logits`.
 LOSSES = {"bce": (bce_d_loss, bce_g_loss), "softmax": (bce_d_loss, bce_g_loss), "minimax": (bce_d_loss, minimax_g_loss),
           "hinge": (hinge_d_loss, hinge_g_loss), "lsgan": (lsgan_d_loss, lsgan_g_loss)}
-SMOOTHED = ("bce", "softmax", "minimax")  # those whose reals have a probability to reach
+SMOOTHED = ("bce", "softmax", "minimax")  # losses whose reals have a target probability; D's takes smoothing=
 
 
 def certainty(name, smoothing=0.0):

@@ -1,4 +1,4 @@
-"""The options of train.py with their defaults, and a run's recipe: what of them decides the weights, together with the data.
+"""The options of train.py with their defaults, and a run's Recipe: those that decide its weights, together with the data.
 
 docs/recipe.md shows what each part of the default recipe brings; benchmarks/recipe.py measures it.
 """
@@ -13,13 +13,13 @@ from network import LOSSES, SMOOTHED, UPSAMPLINGS
 from training.randomness import NOISES
 
 SMALL_SET = 50_000  # faces; with fewer, --augment auto augments
-EPOCHS, MIN_STEPS = 8, 2500  # how long a run is by default: so many epochs, but not fewer steps, for a small set has short epochs
+EPOCHS, MIN_STEPS = 8, 2500  # a run's default length: 8 epochs, but at least 2,500 steps, for a small set has short epochs
 EARLY_SAMPLES = (50, 100, 200)  # steps, beside those of --sample-every: early on, faces change fast
 EARLY_SCORES = (500, 1000, 2000)  # beside those of --eval-every
 PRESETS = {
     "best": {},
-    # The plain recipe of the tutorials (Radford et al. 2016): one learning rate that never falls, and the samples are drawn by
-    # the generator as it is at the end.
+    # The plain recipe of the tutorials (Radford et al. 2016): one learning rate that never falls, and samples of the generator
+    # itself, not of its average.
     "classic": {"batch": 128, "flip": False, "augment": "off", "ema": 0, "up": "deconv", "lr": 2e-4, "halve_after": 0},
 }
 
@@ -53,8 +53,11 @@ class Recipe:
 
 
 def listed(steps):
+    """Numbers of steps, for people."""
     return ", ".join(map(str, steps))
 
+
+# The options by group; `add` is the group's add_argument.
 
 def add_networks(add):
     add("--arch", choices=zoo.ZOO, default="dcgan",
@@ -83,11 +86,11 @@ def add_learning(add):
     add("--preset", choices=PRESETS, default="best",
         help="classic: the plain recipe of the tutorials, --no-flip "
              + " ".join(f"--{key.replace('_', '-')} {value}" for key, value in PRESETS["classic"].items() if key != "flip"))
-    ours, theirs = zoo.ZOO["dcgan"].rates, zoo.Arch._field_defaults["rates"]
+    dcgan_rates, usual_rates = zoo.ZOO["dcgan"].rates, zoo.Arch._field_defaults["rates"]
     add("--lr", type=number(float, 0), help="Adam's learning rate, of both players")
-    add("--lr-d", type=number(float, 0), metavar="LR", help=f"the discriminator's (default: --lr, else {ours[0]:g})")
+    add("--lr-d", type=number(float, 0), metavar="LR", help=f"the discriminator's (default: --lr, else {dcgan_rates[0]:g})")
     add("--lr-g", type=number(float, 0), metavar="LR",
-        help=f"the generator's (default: --lr, else {ours[1]:g}; with another --arch {theirs[1]:g})")
+        help=f"the generator's (default: --lr, else {dcgan_rates[1]:g}; with another --arch {usual_rates[1]:g})")
     add("--halve-after", type=number(int, 0), default=7500, metavar="STEPS",
         help="halve both learning rates after so many steps; 0: never")
     add("--ema", type=number(float, 0), default=10_000, metavar="IMAGES",
@@ -145,22 +148,24 @@ def parse_options(description="", typed=None):
     --preset and --arch change defaults; what is typed beside them counts. Raises UserError where options do not go together.
     """
     parser = build_parser(description)
-    chosen = parser.parse_args(typed)
+    chosen = parser.parse_args(typed)  # once to learn the preset and the networks, and then again with their defaults
+    arch = zoo.ZOO[chosen.arch]
     parser.set_defaults(**PRESETS[chosen.preset])
-    parser.set_defaults(**zoo.ZOO[chosen.arch].defaults)
+    parser.set_defaults(**({} if "up" in arch.special else {"up": ""}))
+    parser.set_defaults(**arch.defaults)
     options = parser.parse_args(typed)
-    for name in zoo.SPECIAL:
-        if getattr(options, name) and name not in zoo.ZOO[options.arch].special:
+    for name, why in zoo.SPECIAL.items():
+        if getattr(options, name) and name not in arch.special:
             having = " or ".join(arch for arch in zoo.ZOO if name in zoo.ZOO[arch].special)
-            raise UserError(f"--{name.replace('_', '-')} does not go with --arch {options.arch}; leave it away, or take --arch "
-                            f"{having}")
+            raise UserError(f"--{name.replace('_', '-')} does not go with --arch {options.arch}, {why}; leave it out, or take "
+                            f"--arch {having}")
     if options.label_smoothing and options.loss not in SMOOTHED:
-        raise UserError(f"--loss {options.loss} knows no probabilities to smooth; add --label-smoothing 0, or take one of "
+        raise UserError(f"--loss {options.loss} has no probabilities to smooth; add --label-smoothing 0, or take one of "
                         f"{', '.join(SMOOTHED)}")
     return options
 
 
-def resolve(options, faces):
+def make_recipe(options, faces):
     """The Recipe that `options` mean for a training set of so many `faces`; says what --augment auto decides."""
     values = {**vars(options)}
     for key, rate in zip(("lr_d", "lr_g"), zoo.ZOO[options.arch].rates, strict=True):
@@ -176,14 +181,16 @@ def resolve(options, faces):
 
 def defaults(**changes):
     """The default Recipe for a large training set, with these `changes`; an `arch` or a `preset` changes other defaults, too."""
-    typed = [word for key in ("arch", "preset") if key in changes for word in (f"--{key}", changes.pop(key))]
-    return replace(resolve(parse_options(typed=typed), SMALL_SET), **changes)
+    typed = []
+    for name in ("arch", "preset"):
+        typed += [f"--{name}", changes.pop(name)] if name in changes else []
+    return replace(make_recipe(parse_options(typed=typed), SMALL_SET), **changes)
 
 
 def differences(before, now, data):
-    """Where a run saved with the options `before` would have other weights than with those of `now`: phrases.
+    """The options in which `before` and `now` differ and that change a run's weights, as phrases for the user.
 
-    Both are dicts, of a Recipe and of DataReader.facts; `data` is the folder of the packed faces. Raises UserError where `before`
+    Both are dicts of a Recipe and of DataReader.facts; `data` is the folder of the packed faces. Raises UserError where `before`
     lacks one.
     """
     phrases = []
@@ -195,7 +202,7 @@ def differences(before, now, data):
             continue
         if key == "pictures":
             phrases.append(f"--data ({data} holds other faces than those it was trained on)")
-        elif key == "labelled":  # other labels are expected where other faces or attributes are asked for
+        elif key == "labelled":  # where other faces or attributes are named already, the labels differ anyway
             if not phrases:
                 phrases.append(f"--data ({data} holds other labels than those it was trained on)")
         else:

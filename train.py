@@ -8,8 +8,9 @@
 
 Stopped by Ctrl-C or cut off, the same command resumes the run.
 """
-# Here are the updates of both networks and the loop that calls them. Not here: the networks and the losses (network.py), the
-# options (recipe.py), and how a run is saved, resumed, scored and drawn (training/run.py).
+# Here are the updates of both networks and the loop that calls them; docs/how-it-works.md takes one step line by line. Not here:
+# the networks and the losses (network.py), the options (recipe.py), the batches (dataReader.py), the random numbers
+# (training/draws.py), the optimisers (training/players.py), and how a run is saved, resumed, scored and drawn (training/run.py).
 from support.cli import UserError, run_command
 
 from contextlib import contextmanager
@@ -20,20 +21,21 @@ import paddle.nn.functional as F
 import zoo
 from dataReader import DataReader
 from network import choose_losses, gradient_penalty
-from recipe import parse_options, resolve
+from recipe import make_recipe, parse_options
 from support.device import choose_device, choose_precision
 from training import ranks
 from training.draws import RunDraws
 from training.players import build_players
 from training.run import Run, own_folder
 
-PENALTY_EVERY = 16  # D's updates between two gradient penalties (Karras et al. 2020, StyleGAN2: "lazy regularization")
+PENALTY_EVERY = 16  # a gradient penalty comes with every 16th update of D (Karras et al. 2020: "lazy regularization")
 
 
 class Trainer:
     """The training step: D's updates and G's, by the `recipe`, and the averaged generator that samples are drawn with."""
 
     def __init__(self, players, recipe):
+        # G and D are players, each a network with its optimiser: see build_players.
         self.G, self.D, self.average, self.autocast = players.G, players.D, players.average, players.autocast
         self.discriminator_loss, self.generator_loss = choose_losses(recipe.loss, recipe.label_smoothing)
         self.draws = RunDraws(recipe, ranks.RANK, ranks.COUNT)
@@ -44,21 +46,23 @@ class Trainer:
 
         batches  yields real faces, float32 [N, 3, S, S] in [-1, 1], and their labels, float32 [N, K] of -1 and 1, or None
 
-        Returns scalars: D's loss, G's loss, and D's mean probability of "real" on reals and on fakes, each of the last update,
-        on this rank's share of the batch. A conditional run draws the fakes with the labels of the real faces.
+        Returns scalars: D's loss, G's loss, and D's mean probability of "real" on reals and on fakes. They are of the step's last
+        updates and of this rank's share of the batch. A conditional run draws the fakes with the labels of the real faces.
         """
         d_steps, g_steps = self.recipe.d_steps, self.recipe.g_steps
         real_batches = [next(batches) for _ in range(d_steps)]
         self.draws.begin(step, real_batches[0][0].shape)
         for i, (reals, labels) in enumerate(real_batches, step * d_steps):
             d_loss, real_logits, fake_logits = self.update_discriminator(i, reals, labels)
+        labels = real_batches[-1][1]
         for i in range(step * g_steps, (step + 1) * g_steps):
             g_loss = self.update_generator(i, labels)
         return d_loss, g_loss, F.sigmoid(real_logits).mean(), F.sigmoid(fake_logits).mean()
 
     def update_discriminator(self, i, reals, labels):
         """D's update i: maximise log D(x) + log(1 - D(G(z))). (Equation 1 of the paper; for other losses see network.LOSSES.)"""
-        G, D, known = self.G.parallel, self.D.parallel, () if labels is None else (labels,)
+        G, D = self.G.parallel, self.D.parallel
+        known = () if labels is None else (labels,)
         self.draws.seed_layers("layers in D's update", i)
         reals = self.draws.augmented(reals, "changes of reals", i)  # outside of autocast: the gradient penalty takes float32
         with self.autocast():
@@ -66,25 +70,26 @@ class Trainer:
                 fakes = self.draws.augmented(G(self.draws.z("z for D", i, labels)), "changes of fakes for D", i)
             real_logits, fake_logits = D(reals, *known), D(fakes, *known)
         loss = self.discriminator_loss(real_logits, fake_logits)
-        update(self.D, loss)
+        descend(self.D, loss)
         if self.recipe.r1 and i % PENALTY_EVERY == 0:
-            penalty = gradient_penalty(self.D.network, reals, *known)  # the parallel one takes one backward for each forward
-            update(self.D, self.recipe.r1 / 2 * PENALTY_EVERY * penalty, averaged=False)
+            penalty = gradient_penalty(self.D.network, reals, *known)  # `parallel` allows one backward for each forward
+            descend(self.D, self.recipe.r1 / 2 * PENALTY_EVERY * penalty, averaged=False)
         return loss, real_logits, fake_logits
 
     def update_generator(self, i, labels):
         """G's update i: maximise log D(G(z)). (The non-saturating loss of the paper's section 3.)"""
-        G, D, known = self.G.parallel, self.D.network, () if labels is None else (labels,)  # D has no gradients to average
+        G, D = self.G.parallel, self.D.network  # D is frozen: it has no gradients to average over the ranks
+        known = () if labels is None else (labels,)
         self.draws.seed_layers("layers in G's update", i)
         with frozen(D):
             with self.autocast():
                 logits = D(self.draws.augmented(G(self.draws.z("z for G", i, labels)), "changes of fakes for G", i), *known)
             loss = self.generator_loss(logits)
-            update(self.G, loss)
+            descend(self.G, loss)
         return loss
 
     def set_rates(self, step):
-        """The learning rates of a step: halved once `halve_after` steps are done, if not 0."""
+        """The learning rates of a step: halved from step `halve_after` on; with 0 never."""
         share = 0.5 if 0 < self.recipe.halve_after <= step else 1.0
         self.D.adam.set_lr(share * self.recipe.lr_d)
         self.G.adam.set_lr(share * self.recipe.lr_g)
@@ -93,8 +98,8 @@ class Trainer:
     def update_average(self, images_seen, step_images, ramp=0.05):
         """Moves the averaged generator, weights and batch-norm statistics, towards the generator as it is now.
 
-        After `ema` images seen, half of what it was is left; with an `ema` of 0 it is the generator itself. This half-life is at
-        most the share `ramp` of all images seen so far (Karras et al. 2020, StyleGAN2-ADA).
+        Its half-life is `ema` images, but at most the share `ramp` of all images seen so far (Karras et al. 2020, StyleGAN2-ADA).
+        With an `ema` of 0 it is a copy of the generator.
         """
         half_life = min(self.recipe.ema, ramp * images_seen)
         new_share = 1 - 0.5 ** (step_images / half_life) if half_life else 1.0
@@ -114,8 +119,11 @@ def frozen(network):
         weight.stop_gradient = False
 
 
-def update(player, loss, averaged=True):
-    """One step of a player's Adam down the gradient of `loss`, which is averaged over all ranks already, or now."""
+def descend(player, loss, averaged=True):
+    """One step of a player's Adam down the gradient of `loss`.
+
+    The backward pass averages the gradients over the ranks; where it does not (`averaged` is False), they are averaged here.
+    """
     player.scaler.scale(loss).backward()
     if not averaged:
         ranks.average_gradients(player.network)
@@ -145,7 +153,7 @@ def main():
                         where=options.where, conditional=options.conditional)
     zoo.check_size(options.arch, reader.size)
     print(f"data: {reader.describe()}")
-    recipe = resolve(options, len(reader))
+    recipe = make_recipe(options, len(reader))
     device = choose_device(options.device, aloud=True)
     precision = choose_precision(options.amp, device)
     if recipe.spectral_norm and device == "gpu" and precision != "float32":
@@ -157,7 +165,7 @@ def main():
     with own_folder(options, reader) as folder, ranks.explained():
         run = Run(folder, options, recipe, reader, precision)
         if run.step < run.total_steps:
-            train(run, build_players(recipe, reader.size, reader.label_sample(), precision), recipe)
+            train(run, build_players(recipe, reader.size, run.facts["labels"], precision), recipe)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """Published face networks, by name (train.py --arch), made of the blocks of network.py.
 
-Each follows its source in layers, their order, kernels, biases, and widths (those of --channels 64, with which they scale);
-the initial weights are N(0, 0.02) in all of them. A network is a list of layers. A generator's first one takes float32
-[N, inputs], which is z, with the labels behind it in a conditional run. A discriminator's last one gives [N, outputs], of which
-there is 1, or 2 for --loss softmax.
+Each follows its source in layers, their order, kernels, biases, and widths, which are for --channels 64 and scale with it; the
+initial weights are N(0, 0.02) in all of them. A network is a list of layers, or of (name, layer) pairs. A generator takes float32
+[N, inputs], z and behind it the labels of a conditional run, to pictures. A discriminator takes pictures to [N, outputs];
+outputs is 1, or 2 for --loss softmax.
 """
 from support.cli import UserError
 
@@ -28,13 +28,13 @@ def conv5(inputs, outputs, stride=2, padding=2):
     return conv(inputs, outputs, kernel=5, stride=stride, padding=padding, bias=True)
 
 
-def double():
+def repeat_pixels():
     """Doubles the size by repeating pixels."""
     return nn.Upsample(scale_factor=2, mode="nearest")
 
 
 def leaky():
-    """The activation of all discriminators but one."""
+    """LeakyReLU with the slope 0.2."""
     return nn.LeakyReLU(0.2)
 
 
@@ -81,12 +81,13 @@ def tanh_upsample64_generator(size, inputs, width):
     flat = first * 16 * 16
     bn_flat = nn.BatchNorm1D(flat, weight_attr=paddle.ParamAttr(initializer=bn_initializer))
     return [fc(inputs, hidden), nn.Tanh(), fc(hidden, flat), bn_flat, nn.Tanh(), nn.Unflatten(1, [first, 16, 16]),
-            double(), conv5(first, second, stride=1), nn.Tanh(),
-            double(), conv5(second, 3, stride=1), nn.Tanh()]
+            repeat_pixels(), conv5(first, second, stride=1), nn.Tanh(),
+            repeat_pixels(), conv5(second, 3, stride=1), nn.Tanh()]
 
 
 def tanh_upsample64_discriminator(size, width, outputs):
-    """64 → 32 → 28 → 14 px, then dense. The source judges reals and fakes in one batch: without batch norm, that is the same."""
+    """64 → 32 → 28 → 14 px, then dense. The source judges reals and fakes in one batch; here each has its own, which without
+    batch norm is the same."""
     first, second, hidden = map(width, (64, 128, 1024))
     return [conv5(3, first, stride=1), nn.Tanh(), nn.MaxPool2D(2),
             conv5(first, second, stride=1, padding=0), nn.Tanh(), nn.MaxPool2D(2),
@@ -98,7 +99,7 @@ def upsample48_generator(size, inputs, width):
     widths = list(map(width, (512, 256, 128, 64)))
     layers = [fc(inputs, widths[0] * 6 * 6), nn.ReLU(), nn.Unflatten(1, [widths[0], 6, 6])]
     for before, after in zip(widths, widths[1:]):
-        layers += [double(), conv5(before, after, stride=1), bn(after, momentum=0.8), nn.ReLU()]
+        layers += [repeat_pixels(), conv5(before, after, stride=1), bn(after, momentum=0.8), nn.ReLU()]
     return [*layers, conv5(widths[-1], 3, stride=1), nn.Tanh()]
 
 
@@ -131,46 +132,49 @@ def dcgan28_discriminator(size, width, outputs):
 
 
 class Arch(NamedTuple):
-    """A pair of networks, the picture sizes (px) they are made for, the source's first, and its settings of train.py."""
+    """A pair of networks with its source's settings."""
 
-    generator: Callable  # (size, inputs, width, special options) → layers; `width` gives a published width at --channels
-    discriminator: Callable  # (size, width, outputs, special options) → layers
-    sizes: tuple
-    defaults: dict  # of options, in place of the usual ones
-    special: tuple = ()  # options that most other networks do not have, of SPECIAL
+    generator: Callable  # (size, inputs, width, up= where that is special) → layers; `width` scales a published width
+    discriminator: Callable  # (size, width, outputs, spectral_norm= where that is special) → layers
+    sizes: tuple  # of pictures, px, that it is made for, the source's first
+    defaults: dict  # of options of train.py, in place of the usual ones
+    special: tuple = ()  # those of SPECIAL that it has
     rates: tuple = (2e-4, 2e-4)  # learning rates of D and G
 
 
-SPECIAL = ("up", "spectral_norm", "r1")  # r1 needs layers with a second derivative
-PLAIN = {"up": ""}
-UNIFORM = {**PLAIN, "noise": "uniform", "g_steps": 1}
+SPECIAL = {  # options that most networks do not have → why
+    "up": "which has layers of its own for it", "spectral_norm": "which has its own normalisation",
+    "r1": "whose layers have no second derivative"}
+UNIFORM = {"noise": "uniform", "g_steps": 1}
+# To add a pair: write two functions and a line here, as dcgan28 has them. Any layer of Paddle may be used; those that
+# training/layers.py knows are faster on a CPU. The last layer of D needs a `weight` for --conditional.
 ZOO = {
-    "dcgan": Arch(network.dcgan_generator, network.dcgan_discriminator, (64, *SIZES), {}, SPECIAL, (2e-4, 1e-4)),
+    "dcgan": Arch(network.dcgan_generator, network.dcgan_discriminator, (64, *SIZES), {}, tuple(SPECIAL), (2e-4, 1e-4)),
     "fakeface128": Arch(fakeface128_generator, fakeface128_discriminator, (128,),
-                        {**PLAIN, "noise": "uniform01", "loss": "softmax"}),
+                        {"noise": "uniform01", "loss": "softmax"}),
     "dcgan5x5": Arch(dcgan5x5_generator, dcgan5x5_discriminator, (48, *range(16, 257, 16)), UNIFORM),
     "tanh-upsample64": Arch(tanh_upsample64_generator, tanh_upsample64_discriminator, (64,), UNIFORM),
-    "upsample48": Arch(upsample48_generator, upsample48_discriminator, (48,), {**PLAIN, "g_steps": 1}),
+    "upsample48": Arch(upsample48_generator, upsample48_discriminator, (48,), {"g_steps": 1}),
     "dcgan28": Arch(dcgan28_generator, dcgan28_discriminator, (28,), {**UNIFORM, "label_smoothing": 0.1}),
 }
 
 
 def check_size(arch, size):
     """Raises UserError where an architecture is not made for pictures of `size` px."""
-    usual, *others = ZOO[arch].sizes
+    usual = ZOO[arch].sizes[0]
     if size not in ZOO[arch].sizes:
-        sizes = ", ".join(map(str, sorted({usual, *others})))
+        sizes = ", ".join(map(str, sorted(set(ZOO[arch].sizes))))
         raise UserError(f"--arch {arch}: draws pictures of {sizes} px, but the packed faces have {size}; pack them again: "
                         f"python pretreat.py --size {usual} --out imgs{usual}, then train.py --data imgs{usual}")
 
 
 class Plan(NamedTuple):
-    """All that is needed to build a generator."""
+    """All that is needed to build a generator, and together with a loss its discriminator."""
 
     arch: str = "dcgan"
     size: int = 64  # height and width of its pictures, px
     z_dim: int = 100  # how many random numbers a face is drawn from
-    noise: str = "normal"  # their distribution, a name in randomness.NOISES
+    noise: str = "normal"  # their distribution, a name in training.randomness.NOISES
     labels: dict = {}  # of a conditional generator: attribute → its labels, -1 or 1, in a sample of the training faces
     channels: int = 64
     up: str = "deconv"  # a name in network.UPSAMPLINGS; of no meaning for networks that have no choice of it
@@ -179,10 +183,10 @@ class Plan(NamedTuple):
         """A layer's width: `published` is that with 64 channels."""
         return max(1, round(published * self.channels / 64))
 
-    def fits(self):
-        """Whether there is such a generator."""
-        arch, lengths = ZOO[self.arch], set(map(len, self.labels.values()))
-        return self.size in arch.sizes and (self.up != "" or "up" not in arch.special) and len(lengths) < 2
+    def exists(self):
+        """Whether there is a network of this size and with this upsampling."""
+        arch = ZOO[self.arch]
+        return self.size in arch.sizes and (self.up != "" or "up" not in arch.special)
 
 
 def make_plan(recipe, size, labels):

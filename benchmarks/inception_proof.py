@@ -1,9 +1,9 @@
-"""Shows that fid.py computes what pytorch-fid and torch-fidelity compute, on random weights, pictures and features.
+"""Shows that scoring/fid.py computes what pytorch-fid and torch-fidelity compute, on random weights, pictures and features.
 
     python -m benchmarks.inception_proof --torch /path/to/python      # about two minutes on two cores
 
---torch names a Python that can import pytorch_fid 0.3.0 (with torchvision), torch_fidelity 0.4.0 and scipy below 1.18, which
-pytorch-fid cannot do with: python -m venv torch && torch/bin/pip install pytorch-fid torch-fidelity "scipy<1.18". This file
+--torch names a Python that can import pytorch_fid 0.3.0 (with torchvision), torch_fidelity 0.4.0 and scipy below 1.18
+(pytorch-fid does not work with newer ones): python -m venv torch && torch/bin/pip install pytorch-fid torch-fidelity "scipy<1.18". This file
 is also what runs there. It draws the weights, and writes them in both of PyTorch's formats.
 """
 from support.cli import Parser, UserError, run_command
@@ -64,7 +64,9 @@ def theirs(folder):
 def ours(folder):
     """Computes the same and prints both; the exit status is 1 where they differ."""
     from scoring import fid
+    from support.device import tune_cpu
 
+    tune_cpu()
     given, expected = np.load(folder / "given.npz"), np.load(folder / "theirs.npz")
     agree = True
 
@@ -89,7 +91,7 @@ def ours(folder):
 
 def main():
     """The command: draws what both sides are given, lets them compute, and compares."""
-    parser = Parser(__doc__)
+    parser = Parser(__doc__, "--torch PYTHON")
     parser.add_argument("--torch", required=True, metavar="PYTHON", help="a Python that can import pytorch_fid, torch_fidelity")
     options = parser.parse_args()
     random = np.random.default_rng(0)

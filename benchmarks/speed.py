@@ -30,6 +30,7 @@ from PIL import Image
 from benchmarks.profile_step import profile, table
 from benchmarks.worker import PRODUCTS, SIDE, STEPS
 from dataReader import DataReader, normalise
+from support.device import choose_device
 from training import checkpoint
 from zoo import Plan, build_discriminator, build_generator
 
@@ -357,7 +358,7 @@ def write_tables():
 
 def main():
     """The command: reads its options and measures."""
-    parser = Parser(__doc__)
+    parser = Parser(__doc__, "[SECTION ...] [options]")
     parser.add_argument("sections", nargs="*", metavar="SECTION", help=f"of {', '.join(MEASURES)} (default: all)")
     parser.add_argument("--torch", metavar="PYTHON", help="a Python that can import torch 2.13.0")
     parser.add_argument("--rounds", type=number(int, 1), default=5, help="measurements of what takes seconds")
@@ -373,6 +374,7 @@ def main():
         raise UserError(f"this copy lacks the commit {BEFORE}, with which a step is compared; clone the whole repository")
     if options.write and (options.sections or not options.torch):
         raise UserError("--write writes the whole table: give --torch, and no sections")
+    choose_device("cpu")
     with tempfile.TemporaryDirectory() as place:
         place = Path(place)
         if options.profile:

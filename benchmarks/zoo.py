@@ -79,7 +79,7 @@ def shown(folder):
 
 def main():
     """The command: packs, trains and scores, `--workers` networks at a time, and writes the table and the picture."""
-    parser = Parser(__doc__)
+    parser = Parser(__doc__, "--input PATH [options]")
     add = parser.add_argument
     add("--input", type=Path, required=True, metavar="PATH", help="CelebA's pictures")
     add("--out", type=Path, default=Path("Output-zoo"), metavar="DIR", help="(default: Output-zoo)")

@@ -44,7 +44,7 @@ def find_faces(image):
     return points[points[:, :, 0].mean(axis=1).argsort()]
 
 
-def cut_face(image, points, size, margin=MARGIN):
+def align_face(image, points, size, margin=MARGIN):
     """Rotates, moves and scales a picture so that a face's `points` lie on POINTS.
 
     `margin` is in px of 64; with less than CELEBA_MARGIN the face is larger. Beyond the photo's edges the picture is its
@@ -59,7 +59,7 @@ def cut_face(image, points, size, margin=MARGIN):
         raise ValueError(f"a face is too small: {round(to_photo.scale * size)} px would become {size}")
     if to_photo.scale >= 4:  # without this a large part of the photo would take hundreds of megabytes
         factor = int(to_photo.scale // 2)
-        return cut_face(image.reduce(factor), points / factor, size, margin)
+        return align_face(image.reduce(factor), points / factor, size, margin)
     finer = math.ceil(to_photo.scale)  # first about one sample for each pixel of the photo, then means of them
     corners = to_photo(np.array([[0, 0], [size, 0], [0, size], [size, size]]))
     left, top = np.floor(corners.min(axis=0)).astype(int) - 1

@@ -11,7 +11,7 @@ import numpy as np
 import simplejpeg
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from intake.detection import MARGIN, cut_face, find_faces
+from intake.detection import MARGIN, align_face, find_faces
 
 FORMATS = ["JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "JPEG2000"]  # no others: EPS would start Ghostscript
 CELEBA_PROPORTION = 178 / 218
@@ -109,7 +109,7 @@ class Crop(NamedTuple):
         return self.kind + (f" {self.box}" if self.box else f" {self.margin}" if self.kind == "face" else "")
 
 
-def crop_face(image, filled, scale, size, crop):
+def crop_box(image, filled, scale, size, crop):
     """A part of an upright RGB picture → a face, uint8 [size, size, 3]. Raises ValueError where the picture is too small for it.
 
     filled  width and height in px of the part that the photo fills, from the upper left on
@@ -170,7 +170,7 @@ def cut_faces(data, size, crop):
         faces, shares, reasons = [], [], []
         for points in find_faces(image):
             try:
-                face, share = cut_face(image, points, size, crop.margin)
+                face, share = align_face(image, points, size, crop.margin)
                 faces.append(face)
                 shares.append(share)
             except ValueError as error:
@@ -183,12 +183,12 @@ def decode(data, size, crop):
     # The face from a picture decoded at 1.25 times its size has a PSNR of 44 dB against that from one decoded whole. Saving it as
     # a JPEG once more would add ten times that error.
     with decoded(data, math.ceil(1.25 * size), crop.box) as picture:
-        return crop_face(*picture, size, crop)
+        return crop_box(*picture, size, crop)
 
 
 @contextmanager
 def decoded(data, wanted=None, box=None):
-    """Yields the picture in the bytes of a file: upright RGB, with `filled` and `scale` as in `crop_face`.
+    """Yields the picture in the bytes of a file: upright RGB, with `filled` and `scale` as in `crop_box`.
 
     A JPEG may be decoded smaller, such that the shorter side, or `box` px of the file, has at least `wanted` px. All threads
     together decode no more than MAX_PIXELS at once.

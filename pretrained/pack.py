@@ -16,8 +16,7 @@ from training.checkpoint import PRETRAINED, load_generator, read_metadata, write
 
 def build_parser():
     """The parser of the command's options."""
-    parser = Parser(__doc__)
-    parser.usage = "%(prog)s WEIGHTS SCORES"
+    parser = Parser(__doc__, "WEIGHTS SCORES")
     parser.add_argument("weights", metavar="WEIGHTS", help="the file that train.py saved")
     parser.add_argument("scores", type=Path, metavar="SCORES", help="the scores.json that evaluate.py wrote for it")
     return parser

@@ -74,10 +74,10 @@ class Help(argparse.RawDescriptionHelpFormatter):
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser that complains in one line."""
+    """An argument parser that complains in one line. `usage` is what must be typed behind the command's name."""
 
-    def __init__(self, description):
-        super().__init__(description=description, usage="%(prog)s [options]", formatter_class=Help, allow_abbrev=False)
+    def __init__(self, description, usage="[options]"):
+        super().__init__(description=description, usage=f"%(prog)s {usage}", formatter_class=Help, allow_abbrev=False)
 
     def error(self, message):
         raise UserError(f"{message}; --help lists the options")

@@ -25,7 +25,7 @@ def photo_of_a_face(scale, turn, left, top, size=(500, 400)):
     (1, 0, 100, 100), (3, 0.3, 180, 60), (0.6, -0.5, 200, 150), (4.5, 0, 100, 80)])
 def test_a_face_is_cut_out_upright_and_at_its_place(scale, turn, left, top):
     photo, points, face = photo_of_a_face(scale, turn, left, top)
-    cut, beyond = detection.cut_face(photo, points, 64, detection.CELEBA_MARGIN)
+    cut, beyond = detection.align_face(photo, points, 64, detection.CELEBA_MARGIN)
     assert beyond == 0
     assert cut.shape == (64, 64, 3) and cut.dtype == np.uint8
     assert abs(cut[2:-2, 2:-2] - face[2:-2, 2:-2]).max() < 4  # of 140 over 64 px: less than two px
@@ -33,7 +33,7 @@ def test_a_face_is_cut_out_upright_and_at_its_place(scale, turn, left, top):
 
 def test_beyond_the_photo_there_is_its_reflection():
     photo, points, face = photo_of_a_face(2, 0, -40, 100)
-    cut, beyond = detection.cut_face(photo, points, 64, detection.CELEBA_MARGIN)
+    cut, beyond = detection.align_face(photo, points, 64, detection.CELEBA_MARGIN)
     cut = cut.astype(int)
     assert abs(cut[5:-5, 25:60] - face[5:-5, 25:60]).max() < 4
     assert beyond == 20 / 64 and abs(cut[:, :20] - cut[:, 39:19:-1]).max() <= 8 and abs(cut[:, 0] - cut[:, 15]).max() > 20
@@ -42,14 +42,14 @@ def test_beyond_the_photo_there_is_its_reflection():
 def test_a_margin_makes_the_face_smaller():
     """With 10 px on either side a face is 44 px wide, with 21 half as wide, around the middle."""
     photo, points, face = photo_of_a_face(2, 0, 150, 100)
-    wide = detection.cut_face(photo, points, 64, margin=21)[0].astype(int)
+    wide = detection.align_face(photo, points, 64, margin=21)[0].astype(int)
     assert abs(wide[24:40:2, 24:40:2] - face[16:48:4, 16:48:4]).max() < 6
 
 
 def test_a_face_that_would_be_a_blur_is_refused():
     photo, points, _ = photo_of_a_face(0.4, 0, 100, 100)
     with pytest.raises(ValueError, match="too small: 26 px would become 64"):
-        detection.cut_face(photo, points, 64, detection.CELEBA_MARGIN)
+        detection.align_face(photo, points, 64, detection.CELEBA_MARGIN)
 
 
 def test_faces_in_photos_are_found(tmp_path, command):

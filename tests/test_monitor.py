@@ -16,7 +16,7 @@ def log(folder):
 
 def quiet_monitor(folder, start_step=0, suspicions=None):
     said = []
-    watching = monitor.Monitor(folder, start_step, 1000, 10, 4, suspicions=suspicions)
+    watching = monitor.Monitor(folder, start_step, 1000, 10, 4, certain=(0.95, 0.05), suspicions=suspicions)
     watching.warn = said.append
     return watching, said
 
@@ -52,7 +52,7 @@ def faces_of(seed):
 
 def test_faces_that_are_all_alike_earn_a_warning(tmp_path):
     varied = draws(0, "test").integers(0, 256, (100, 16, 16, 3), dtype=np.uint8)
-    reals, suspicions, warned = SimpleNamespace(likeness=0.2), {}, []
+    reals, suspicions, warned = SimpleNamespace(similarity=0.2), {}, []
     for line in range(12):  # lines 3 to 11 are of a collapse that changes its face; at line 5 it seems to be over
         watching, said = quiet_monitor(tmp_path, 100 * line, suspicions)  # interrupted after each line
         watching.judge_variety(varied if line < 3 or line == 5 else faces_of(line), reals)

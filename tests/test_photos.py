@@ -27,7 +27,7 @@ def colours(width, height):
 
 
 def whole(picture, size, crop):
-    return photos.crop_face(picture, picture.size, 1, size, photos.Crop(crop))
+    return photos.crop_box(picture, picture.size, 1, size, photos.Crop(crop))
 
 
 @pytest.mark.parametrize("size, scaled_height, top", [(64, 78, 10), (128, 157, 20)])

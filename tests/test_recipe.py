@@ -28,7 +28,7 @@ def test_a_preset_changes_defaults_and_what_is_typed_counts(parse):
 def test_one_learning_rate_or_two(parse):
     lines = ("", "--lr 1e-3", "--lr-d 3e-4", "--lr 1e-3 --lr-g 0", "--preset classic", "--preset classic --lr-d 1e-3",
              "--arch dcgan28", "--arch dcgan28 --lr 1e-3")
-    recipes = [recipe.resolve(parse(line), 200_000) for line in lines]
+    recipes = [recipe.make_recipe(parse(line), 200_000) for line in lines]
     assert [(settled.lr_d, settled.lr_g) for settled in recipes] == [
         (2e-4, 1e-4), (1e-3, 1e-3), (3e-4, 1e-4), (1e-3, 0), (2e-4, 2e-4), (1e-3, 2e-4), (2e-4, 2e-4), (1e-3, 1e-3)]
 
@@ -36,14 +36,14 @@ def test_one_learning_rate_or_two(parse):
 def test_small_sets_are_augmented(parse, capsys):
     for line, faces, wanted in (("", 100, "shift"), ("", 200_000, "off"), ("--augment off", 100, "off"),
                                 ("--augment diffaugment", 200_000, "diffaugment")):
-        assert recipe.resolve(parse(line), faces).augment == wanted
+        assert recipe.make_recipe(parse(line), faces).augment == wanted
         assert ("--augment off" in capsys.readouterr().out) == (line == "" and faces == 100)
 
 
 def test_changed_defaults_are_what_the_same_options_typed_would_be(parse):
     for line, changes in (("--arch dcgan28 --batch 9", {"arch": "dcgan28", "batch": 9}),
                           ("--preset classic", {"preset": "classic"}), ("--loss hinge --ema 0", {"loss": "hinge", "ema": 0})):
-        assert recipe.defaults(**changes) == recipe.resolve(parse(line), 200_000)
+        assert recipe.defaults(**changes) == recipe.make_recipe(parse(line), 200_000)
     with pytest.raises(TypeError):
         recipe.defaults(typo=1)
 

@@ -359,7 +359,7 @@ def test_what_to_type_to_resume():
     for typed, wanted in (("", ""), ("--steps 5 --lr 1e-3", "--lr 1e-3"), ("--epochs=5 --no-flip", "--no-flip"),
                           ("--out a --data b", "--out a --data b"), ("--fresh", "--out 'new run'"),
                           ("--out a --fresh --data b --out=c", "--data b --out 'new run'")):
-        assert runs.command("new run", 9, typed.split()) == " ".join(f"python train.py {wanted} --steps 9".split())
+        assert runs.resume_command("new run", 9, typed.split()) == " ".join(f"python train.py {wanted} --steps 9".split())
 
 
 def test_large_faces_are_scored_too():

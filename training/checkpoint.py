@@ -1,7 +1,7 @@
-"""Saving and loading: one safetensors file holds a run, another a generator that explains itself.
+"""Saving and loading: one safetensors file holds a run, another a generator with all that it takes to rebuild it.
 
 Safetensors files hold numbers and text alone; opening one from a stranger cannot run code. What such a file says is checked
-before it is believed: the text against a schema, the tensors' types and shapes before any memory is taken for them.
+before it is used: the text against a schema, the tensors' types and shapes before any memory is taken for them.
 """
 from support.cli import UserError, printable
 
@@ -26,7 +26,8 @@ from support.files import replacing
 from support.schema import Count, Label, Name, Number, Size, Text, checked, parsed
 from training.randomness import NOISES
 
-RUN, BEST, LATEST = Path("Output"), "best.safetensors", "generator.safetensors"
+RUN = Path("Output")
+BEST, LATEST, CHECKPOINT = "best.safetensors", "generator.safetensors", "checkpoint.safetensors"
 PRETRAINED = Path(__file__).parent.parent / "pretrained" / "celeba64.safetensors"
 MIN_IMAGES = 8000  # seen; before that a generator draws noise rather than faces
 
@@ -101,7 +102,7 @@ def opened(path, hint="train.py writes one, or name another"):
     """A safetensors file, opened. Raises UserError, with the `hint`, where it is missing, unreadable, cut short,
     or of another kind."""
     try:
-        if Path(path).exists() and not Path(path).is_file():  # a pipe would be waited for
+        if Path(path).exists() and not Path(path).is_file():  # opening a pipe would wait for its other end
             raise UserError(f"{path}: not a file; name a .safetensors file that train.py wrote")
         with open(path, "rb"), safe_open(path, framework="numpy") as file:
             yield file
@@ -236,9 +237,10 @@ def load_generator(path):
     """Rebuilds a generator from its file alone: (Generator in evaluation mode, facts). Raises UserError."""
     facts = read_generator_facts(path)
     plan = zoo.Plan(**{key: facts[key] for key in zoo.Plan._fields})
-    if not plan.fits():
-        raise UserError(f"{path}: no network {plan.arch} draws {plan.size} px with --up {plan.up or 'none'} and such labels; "
-                        f"{NO_GENERATOR}")
+    if not plan.exists():
+        raise UserError(f"{path}: no network {plan.arch} draws {plan.size} px with --up {plan.up or 'none'}; {NO_GENERATOR}")
+    if len(set(map(len, plan.labels.values()))) > 1:
+        raise UserError(f"{path}: its labels are of different lengths; {NO_GENERATOR}")
     with paddle.LazyGuard():
         shapes = network_shapes("", zoo.build_generator(plan))
     arrays = read_tensors(path, {name[1:]: shape for name, shape in shapes.items()})

@@ -1,4 +1,4 @@
-"""What a run tells: the status line, log.jsonl, losses.npy, loss.png, VisualDL, and warnings about a GAN going wrong."""
+"""What a run reports: the status line, log.jsonl, losses.npy, loss.png, VisualDL, and warnings about a GAN going wrong."""
 from support.cli import UserError
 
 import json
@@ -40,7 +40,7 @@ class RealFaces:
         self.reader = reader
 
     @cached_property
-    def likeness(self):
+    def similarity(self):
         """MS-SSIM of pairs of those shown; of a single face with itself 1."""
         return metrics.ms_ssim(self.shown) if len(self.shown) > 1 else 1.0
 
@@ -60,12 +60,12 @@ class Monitor:
     total_steps      where the run ends, for the time that is left
     seconds          training time before `start_step`
     visualdl         also write VisualDL's log, into folder/visualdl
-    certain          D's mean probabilities of "real" on reals and on fakes beyond which it has won
+    certain          D's mean probabilities of "real" on reals and on fakes beyond which it has won: see network.certainty
     suspicions       the attribute `suspicions` as it was when the run was saved
     """
 
     def __init__(self, folder, start_step, total_steps, steps_per_epoch, batch_size, seconds=0.0, visualdl=False,
-                 certain=(0.95, 0.05), suspicions=None):
+                 certain=(1.0, 0.0), suspicions=None):
         self.certain = certain
         self.folder, self.batch_size, self.steps_per_epoch = Path(folder), batch_size, steps_per_epoch
         self.step, self.total_steps = start_step, total_steps
@@ -125,7 +125,7 @@ class Monitor:
     def log(self, scores, reals=None):
         """Prints the status line and appends the same numbers to log.jsonl.
 
-        Where there are `scores` (name → number), they come along, beside those of the RealFaces `reals`.
+        Where there are `scores` (name → number), the line has them, beside those of the RealFaces `reals`.
         """
         self.fetch()
         seconds = self.seconds()
@@ -182,7 +182,7 @@ class Monitor:
 
         To be called at each status line that is a multiple of LOG_EVERY, so that an interruption changes nothing.
         """
-        alike = metrics.ms_ssim(faces) > reals.likeness + ALIKE_THRESHOLD * (1 - reals.likeness)
+        alike = metrics.ms_ssim(faces) > reals.similarity + ALIKE_THRESHOLD * (1 - reals.similarity)
         self.suspicions["alike"] = max(0, self.suspicions["alike"] + (1 if alike else -1))
         if self.suspicions["alike"] >= PATIENCE:
             self.suspicions["alike"] = 0  # and again only after as long a time
@@ -194,7 +194,7 @@ class Monitor:
         self.bar.write(f"WARNING, step {self.step}: {sentence}")
 
     def close(self):
-        """Takes the bar away and finishes VisualDL's log."""
+        """Closes the progress bar and VisualDL's log."""
         self.bar.close()
         if self.board:
             self.board.close()
@@ -208,7 +208,7 @@ def saved_losses(path, steps):
             rows = np.load(path, allow_pickle=False)[:steps]
             if rows.dtype != np.float32 or rows.shape[1:] != (4,) or np.isinf(rows).any():
                 raise ValueError
-        except Exception:  # NumPy raises nearly anything, and a run can go on without its curve
+        except Exception:  # NumPy raises nearly anything, and a run can resume without its curve
             print(f"note: {path} could not be read, so its curve begins anew at step {steps}")
             rows = np.empty((0, 4), np.float32)
     return np.concatenate([rows, np.full((steps - len(rows), 4), np.nan, np.float32)])

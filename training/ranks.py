@@ -1,4 +1,4 @@
-"""Training on several devices or machines: what the processes say to each other, which is nothing where there is one.
+"""Training on several devices or machines: how the processes communicate; one process alone does not.
 
 `python -m paddle.distributed.launch` starts one process for each device and numbers them: these are the ranks. The rank 0
 alone writes files. Every function here must be called by all ranks, in the same order, or they wait for each other forever.
@@ -28,7 +28,7 @@ def join():
     if COUNT == 1:
         return
     if RANK > 0:
-        sys.stdout = open(os.devnull, "w")  # rank 0 says it all; only errors are each one's own
+        sys.stdout = open(os.devnull, "w")  # rank 0 prints for all; each rank prints its own errors
     say_last_words()
     if paddle.get_device() == "cpu":
         os.environ["PADDLE_DISTRI_BACKEND"] = "gloo"  # or a Paddle built for GPUs would take one after all
@@ -37,7 +37,7 @@ def join():
 
 
 def end_with_launcher():
-    """Asks Linux to send this process SIGTERM when the launcher dies, even by SIGKILL: nobody else would stop its ranks.
+    """Asks Linux to send this process SIGTERM when the launcher dies, even by SIGKILL: its ranks would run on.
 
     The launcher puts each rank at the head of a session. What a shell started is not there, and may outlive it.
     """
@@ -49,8 +49,8 @@ def end_with_launcher():
         raise UserError("stopped, because the launcher has ended; type the same command again", status=1)
 
 
-LAST_WORDS = ("stopped, most likely because another process of this run ended. The last checkpoint stands; the same command "
-              "goes on from there")
+LAST_WORDS = ("stopped, most likely because another process of this run ended. The last checkpoint is kept; the same command "
+              "resumes the run")
 
 
 def say_last_words():
@@ -105,7 +105,8 @@ def require_same(options, faces):
     first_options, first_faces = from_first([options, faces])
     differing = [f"--{key.replace('_', '-')}" for key in sorted(options) if options[key] != first_options[key]
                  and key not in ("data", "out")]  # folders may be named otherwise on another machine
-    differing += ["--data (other faces)"] if faces != first_faces else []
+    if not differing and faces != first_faces:
+        differing = ["--data (other faces)"]
     if differing:
         raise UserError(f"rank {RANK} was started with another {', '.join(differing)} than rank 0; type the same command on "
                         "every machine, with the same packed faces")

@@ -27,10 +27,10 @@ FEW_STEPS = 500  # faces begin to show after about so many
 
 @contextmanager
 def own_folder(options, reader):
-    """The run's folder, claimed by rank 0; another rank gets an empty one of its own, which goes when it is done.
+    """The run's folder, claimed by rank 0; another rank gets a temporary one.
 
-    A run on the built-in faces has a folder of its own: it must not be in the way of one on photos, nor be what generator.py
-    draws with.
+    A run on the built-in faces has a folder of its own, so that Output stays free for photos and generator.py does not draw with
+    the built-in faces.
     """
     if ranks.RANK > 0:
         with TemporaryDirectory() as folder:
@@ -38,7 +38,7 @@ def own_folder(options, reader):
         return
     folder = options.out
     if folder is None:
-        folder = "Output"
+        folder = checkpoint.RUN
         if reader.manifest["sources"] == [BUILTIN]:
             folder = "Output-builtin"
             print(f"the run is saved in {folder}, because these are the built-in faces; Output stays free for your photos")
@@ -52,9 +52,9 @@ def own_folder(options, reader):
 class Run:
     """A run in its `folder`, which must be claimed: see `own_folder`.
 
-    options    as typed; what of them decides the weights is in the `recipe`
+    options    the parsed options; those that decide the weights are in the `recipe`
     reader     the DataReader that gives the batches
-    precision  of this process; a run may resume in another
+    precision  of this process: float32, bfloat16 or float16; a run may resume in another
 
     step         steps done
     total_steps  steps that the run has when it is done
@@ -68,18 +68,20 @@ class Run:
         Raises UserError when the run was started with options that lead to other weights.
         """
         self.folder, self.options, self.recipe, self.reader = folder, options, recipe, reader
-        self.facts = {**asdict(recipe), **reader.facts(), "precision": precision}  # what options.json and the weights say
-        ranks.require_same({**vars(options), "amp": precision}, reader.facts())
-        ranks.copy_from_first(folder / "checkpoint.safetensors")
-        self.saved = checkpoint.read_facts(folder / "checkpoint.safetensors")
+        faces = reader.facts()
+        self.facts = {**asdict(recipe), **faces, "precision": precision}  # what options.json and the weights say
+        ranks.require_same({**vars(options), "amp": precision}, faces)
+        ranks.copy_from_first(folder / checkpoint.CHECKPOINT)
+        self.saved = checkpoint.read_facts(folder / checkpoint.CHECKPOINT)
         if self.saved:
             differing = differences(self.saved["options"], self.facts, options.data)
             if differing:
                 raise UserError(f"the run in {folder} was started with other options: {'; '.join(differing)}. Type them as they "
                                 "were to resume it, or add --fresh to start a new run beside it")
-        self.steps_per_epoch = math.ceil(reader.batches_per_epoch / recipe.d_steps)  # D has then seen nearly every face
+        self.steps_per_epoch = math.ceil(reader.batches_per_epoch / recipe.d_steps)  # an epoch: D sees every face about once
         self.step_images = reader.batch_size * recipe.d_steps
-        self.step, self.total_steps = self.saved["step"] if self.saved else 0, total_steps(options, self.steps_per_epoch)
+        self.step = self.saved["step"] if self.saved else 0
+        self.total_steps = total_steps(options, self.steps_per_epoch)
         self.stop_signal = None
         self.announce(precision)
 
@@ -87,7 +89,7 @@ class Run:
         """Prints where the run is."""
         if self.step >= self.total_steps:
             print(f"nothing left to do: the run in {self.folder} has {self.step} steps already, and {self.total_steps} are asked "
-                  f"for; for more type: {command(self.folder, 2 * self.step)}")
+                  f"for; for more type: {resume_command(self.folder, 2 * self.step)}")
             return
         before = self.saved["options"].get("precision", precision) if self.saved else precision
         if before != precision:
@@ -101,19 +103,20 @@ class Run:
 
     @contextmanager
     def begin(self, players):
-        """Loads or starts the run; inside the block, signals to stop wait for the end of a step. Gives the batches.
+        """Loads or starts the run. Inside the block a signal to stop takes effect at the end of a step. Gives the batches.
 
         A loss or weight that is no longer finite ends the block with a UserError; the last checkpoint stays as it is.
         """
         self.players = players
         if self.saved:
-            checkpoint.load_run(self.folder / "checkpoint.safetensors", *networks_and_adams(players))
+            checkpoint.load_run(self.folder / checkpoint.CHECKPOINT, *networks_and_adams(players))
         (self.folder / "samples").mkdir(exist_ok=True)
-        write_json(self.folder / "options.json", {**vars(self.options), **self.facts, "paddle": paddle.__version__})
+        write_json(self.folder / "options.json", {**vars(self.options), "out": str(self.folder), **self.facts,
+                                                  "paddle": paddle.__version__})
         saved = self.saved or {"seconds": 0.0, "suspicions": {}}
         self.monitor = Monitor(self.folder, self.step, self.total_steps, self.steps_per_epoch, self.step_images,
                                saved["seconds"], self.options.visualdl,
-                               certainty(self.recipe.loss, self.recipe.label_smoothing), saved.get("suspicions"))
+                               certainty(self.recipe.loss, self.recipe.label_smoothing), saved["suspicions"])
         self.inputs = face_inputs(players.average.plan, range(100))  # seeds 0–99: the same hundred faces in every grid
         self.reals = RealFaces(self.reader)
         if not self.reals.enough:
@@ -123,7 +126,7 @@ class Run:
         batches = self.reader.batches(self.step * self.recipe.d_steps)
         with closing(self.monitor), closing(batches), stop_signals(patient=ranks.LAUNCHED) as self.signals:
             if self.step == 0:
-                (self.folder / checkpoint.BEST).unlink(missing_ok=True)  # of a run whose checkpoint is gone
+                (self.folder / checkpoint.BEST).unlink(missing_ok=True)  # of an earlier run here, whose checkpoint was removed
                 figures.save_picture(self.folder / "reals.png", figures.grid(self.reals.shown, columns=10))
                 self.draw(keep=True)
             try:
@@ -136,8 +139,9 @@ class Run:
     def after(self, step, losses):
         """Does what is due after a `step` (counted from 0), whose `losses` are what Trainer.step returned.
 
-        Every LOG_EVERY steps a status line, at the times of the --…-every options samples, scores and a checkpoint; all of it but
-        the scores when the run ends or is stopped. A checkpoint comes at an epoch's end, too.
+        A status line every LOG_EVERY steps; samples, scores and a checkpoint when their --…-every is due; all of them at the end
+        of the run, and all but the scores when it is stopped. A checkpoint comes at an epoch's end, too, if the last is LOG_EVERY
+        steps old.
         """
         self.monitor.record(*losses)
         self.step = step + 1
@@ -145,10 +149,10 @@ class Run:
         self.stop_signal = ranks.agreed_signal(self.signals, self.step)
         last = done or self.stop_signal
         logging = self.step % LOG_EVERY == 0
-        # No scores when the run is stopped: they take seconds. All ranks decide alike, for a status line averages over them.
+        # No scores when the run is stopped: they take seconds. All ranks must decide alike: a status line averages over them.
         scoring = self.reals.enough and not self.stop_signal and (due(self.step, EARLY_SCORES, options.eval_every) or done)
         sampling = due(self.step, EARLY_SAMPLES, options.sample_every) or last
-        # A small set has an epoch every few steps: the ends of several share a checkpoint.
+        # Epochs shorter than LOG_EVERY steps do not each write a checkpoint.
         epoch_ended = self.step % self.steps_per_epoch == 0 and self.step - self.saved_step >= LOG_EVERY
         with self.monitor.aside():
             scores = self.score() if scoring else {}
@@ -165,11 +169,11 @@ class Run:
             how = f"--out {self.folder} instead of --fresh" if self.options.fresh else "the same command"
             raise UserError(f"stopped and saved in {self.folder}; {how} resumes it", status=128 + self.stop_signal)
         print(f"done: {self.folder}/samples shows how the faces grew, {self.folder}/loss.png how the training went\n"
-              f"more steps make better faces: {command(self.folder, 2 * self.total_steps)}\n"
+              f"more steps make better faces: {resume_command(self.folder, 2 * self.total_steps)}\n"
               f"next: python generator.py --n 16 --weights {shlex.quote(str(checkpoint.best_of(self.folder)))}")
 
     def draw(self, keep):
-        """Draws the hundred sample faces: saves them as a grid (`keep`), and looks at how alike they are."""
+        """Draws the hundred sample faces: with `keep` saves them as a grid; every LOG_EVERY steps checks for mode collapse."""
         ranks.average_statistics(self.players.average)
         if ranks.RANK == 0:
             faces = draw_faces(self.players.average, self.inputs)
@@ -189,14 +193,14 @@ class Run:
         return scores
 
     def save(self, scores):
-        """Saves losses, averaged generator and checkpoint; the step counts as done once the last of them is written."""
+        """Saves losses, averaged generator and checkpoint, which is last: a run cut off before it resumes from the one before."""
         networks, adams = networks_and_adams(self.players)
         ranks.average_statistics(*networks.values())
         self.monitor.fetch()
         if ranks.RANK == 0:
             self.monitor.save_losses()
             self.save_generator(checkpoint.LATEST, scores)
-            checkpoint.save_run(self.folder / "checkpoint.safetensors", networks, adams,
+            checkpoint.save_run(self.folder / checkpoint.CHECKPOINT, networks, adams,
                                 {**self.progress(), "options": self.facts, "suspicions": self.monitor.suspicions})
         self.saved_step = self.step
 
@@ -223,7 +227,7 @@ def due(step, early, every):
     return step in early or step % every == 0
 
 
-def command(folder, steps, typed=None):
+def resume_command(folder, steps, typed=None):
     """What to type to resume the run in `folder` until it has so many steps: what was `typed` (by default the command line)."""
     typed = sys.argv[1:] if typed is None else typed
     left_out = ("--steps", "--epochs", "--out") if "--fresh" in typed else ("--steps", "--epochs")
