@@ -3,8 +3,8 @@
     python -m benchmarks.inception_proof --torch /path/to/python      # about two minutes on two cores
 
 --torch names a Python that can import pytorch_fid 0.3.0 (with torchvision), torch_fidelity 0.4.0 and scipy below 1.18
-(pytorch-fid does not work with newer ones): python -m venv torch && torch/bin/pip install pytorch-fid torch-fidelity "scipy<1.18". This file
-is also what runs there. It draws the weights, and writes them in both of PyTorch's formats.
+(pytorch-fid does not work with newer ones): python -m venv torch && torch/bin/pip install pytorch-fid torch-fidelity
+"scipy<1.18". This file is also what runs there. It draws the weights, and writes them in both of PyTorch's formats.
 """
 from support.cli import Parser, UserError, run_command
 

@@ -3,7 +3,7 @@
     python -m benchmarks.recipe --data imgs --channels 32 --images 30000      # all rows
     python -m benchmarks.recipe --data imgs --channels 64 --images 120000 --rows default classic
 
-imgs must hold out as many faces as are scored: pretreat.py --holdout 0.25 of 8,000. Stopped, the same command goes on. Writes
+imgs must hold out as many faces as are scored: pretreat.py --holdout 0.25 of 8,000. Stopped, the same command resumes. Writes
 a folder for each row, and scores.json, table.md, grids.png and curves.png beside them.
 """
 from support.cli import Parser, UserError, number, run_command
