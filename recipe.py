@@ -57,9 +57,8 @@ def listed(steps):
     return ", ".join(map(str, steps))
 
 
-# The options by group; `add` is the group's add_argument.
-
 def add_networks(add):
+    """The options of the networks, given to the group's add_argument."""
     add("--arch", choices=zoo.ZOO, default="dcgan",
         help="a published pair of networks, with its source's --noise, --loss, --label-smoothing, --d-steps and --g-steps")
     add("--channels", type=number(int, 1), default=64, help="width of the networks")
@@ -69,6 +68,7 @@ def add_networks(add):
 
 
 def add_data(add):
+    """The options of what the networks learn from."""
     add("--data", default="imgs", metavar="DIR", help="packed faces")
     add("--where", default="", metavar="A=1,B=-1",
         help="train on the faces with these attributes alone (pretreat.py --attributes)")
@@ -83,6 +83,7 @@ def add_data(add):
 
 
 def add_learning(add):
+    """The options of how they learn."""
     add("--preset", choices=PRESETS, default="best",
         help="classic: the plain recipe of the tutorials, --no-flip "
              + " ".join(f"--{key.replace('_', '-')} {value}" for key, value in PRESETS["classic"].items() if key != "flip"))
@@ -99,6 +100,7 @@ def add_learning(add):
 
 
 def add_run(add):
+    """The options of the run, which do not change its weights."""
     add("--out", metavar="DIR", help="the run's folder (default: Output; with the built-in faces Output-builtin)")
     add("--fresh", action="store_true", help="start a new run, in a new numbered folder beside --out")
     add("--epochs", type=number(int, 1),
@@ -118,6 +120,7 @@ def add_run(add):
 
 
 def add_experiments(add):
+    """The options that are for experiments."""
     add("--noise", choices=NOISES, default="normal", help="distribution of z: N(0, 1), uniform in [-1, 1), or in [0, 1)")
     add("--loss", choices=LOSSES, default="bce",
         help="bce: cross-entropy; softmax: the same with two outputs; minimax: bce, but G's saturates")
