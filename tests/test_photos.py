@@ -12,18 +12,7 @@ from PIL import Image
 
 import pretreat
 from intake import photos, sources
-
-
-def encoded(image, kind="png", **options):
-    file = io.BytesIO()
-    image.save(file, kind, **options)
-    return file.getvalue()
-
-
-def colours(width, height):
-    """A picture whose red grows to the right and whose green grows downwards."""
-    across, down = np.meshgrid(np.linspace(0, 255, width), np.linspace(0, 255, height))
-    return Image.fromarray(np.stack([across, down, np.full_like(down, 60)], -1).astype(np.uint8))
+from pictures import colours, encoded, picture
 
 
 def whole(picture, size, crop):
@@ -118,10 +107,6 @@ def test_draft_decoding_is_not_visible():
         full = whole(Image.open(io.BytesIO(data)), 64, "auto").astype(int)
         difference = photos.decode(data, 64, photos.Crop()).astype(int) - full
         assert 10 * np.log10(255**2 / (difference**2).mean()) > 40  # dB; above that nobody sees it
-
-
-def picture(number=0, kind="png", **options):
-    return encoded(Image.fromarray(np.random.default_rng(number).integers(0, 256, (20, 20, 3), np.uint8)), kind, **options)
 
 
 EPS = b"""%!PS-Adobe-3.0 EPSF-3.0

@@ -1,5 +1,4 @@
 import hashlib
-import io
 import json
 import os
 import shutil
@@ -17,21 +16,10 @@ from PIL import Image
 import pretreat
 import train
 from intake import photos, sources
+from pictures import colours, encoded, picture, zipped
 from support import figures, files
 
 ROOT = Path(pretreat.__file__).parent
-
-
-def encoded(image, kind="png", **options):
-    file = io.BytesIO()
-    image.save(file, kind, **options)
-    return file.getvalue()
-
-
-def colours(width, height):
-    """A picture whose red grows to the right and whose green grows downwards."""
-    across, down = np.meshgrid(np.linspace(0, 255, width), np.linspace(0, 255, height))
-    return Image.fromarray(np.stack([across, down, np.full_like(down, 60)], -1).astype(np.uint8))
 
 
 def packed(folder):
@@ -320,18 +308,6 @@ def test_a_killed_run_leaves_the_old_data_set_or_the_new_one(tmp_path):
         assert len(faces) == manifest["count"] in (5, 300)
     subprocess.run(small, check=True, capture_output=True)
     assert len(packed(out)[0]) == 5 and sorted(os.listdir(tmp_path)) == ["imgs", "photos"]
-
-
-def picture(number=0, kind="png", **options):
-    return encoded(Image.fromarray(np.random.default_rng(number).integers(0, 256, (20, 20, 3), np.uint8)), kind, **options)
-
-
-def zipped(path, *members, method=zipfile.ZIP_STORED):
-    """A .zip file of (name or ZipInfo, bytes)."""
-    with zipfile.ZipFile(path, "w", method) as archive:
-        for name, data in members:
-            archive.writestr(name, data)
-    return path
 
 
 def test_packed_faces_are_not_taken_as_photos(tmp_path, command):

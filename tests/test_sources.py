@@ -1,35 +1,16 @@
 """Crafted archives and pictures: made to run forever, to fill the memory, or to start other programs."""
 from support.cli import UserError
 
-import io
 import os
 import stat
 import zipfile
 
 import numpy as np
 import pytest
-from PIL import Image
 
 import pretreat
 from intake import photos, sources
-
-
-def encoded(image, kind="png", **options):
-    file = io.BytesIO()
-    image.save(file, kind, **options)
-    return file.getvalue()
-
-
-def picture(number=0, kind="png", **options):
-    return encoded(Image.fromarray(np.random.default_rng(number).integers(0, 256, (20, 20, 3), np.uint8)), kind, **options)
-
-
-def zipped(path, *members, method=zipfile.ZIP_STORED):
-    """A .zip file of (name or ZipInfo, bytes)."""
-    with zipfile.ZipFile(path, "w", method) as archive:
-        for name, data in members:
-            archive.writestr(name, data)
-    return path
+from pictures import picture, zipped
 
 
 def with_mode(name, mode):

@@ -22,7 +22,7 @@ from training.monitor import LOG_EVERY, MIN_HELD_OUT, Monitor, RealFaces
 from training.players import networks_and_adams
 from training.randomness import face_inputs
 
-FEW_STEPS = 500  # faces begin to show after about so many
+FIRST_FACES = 500  # steps after which faces begin to show, about
 
 
 @contextmanager
@@ -98,8 +98,8 @@ class Run:
                                          else f"{self.total_steps} steps"))
         if self.options.fresh:
             print(f"to resume it later, type --out {self.folder} instead of --fresh")
-        if self.total_steps < FEW_STEPS:
-            print(f"note: {self.total_steps} steps are few; faces begin to show after about {FEW_STEPS}: --steps {FEW_STEPS}")
+        if self.total_steps < FIRST_FACES:
+            print(f"note: {self.total_steps} steps are few; faces begin to show after about {FIRST_FACES}: --steps {FIRST_FACES}")
 
     @contextmanager
     def begin(self, players):
