@@ -23,7 +23,7 @@ from network import draw_faces
 from support import figures
 from support.device import choose_device
 from support.pages import MAX_FACES, MAX_SEED, MAX_WAITING, WIDE, bounded, enlarged, save_walk, seed, seeds_from
-from training.checkpoint import PRETRAINED, RUN, best_of, describe_generator, find_generator, load_generator
+from training.checkpoint import PRETRAINED, RUN, best_of, describe_generator, find_generator, load_generator, weights_path
 from training.randomness import LIMITS, between, draws, face_inputs
 
 paddle.disable_signal_handler()  # Paddle's own prints a C++ traceback
@@ -254,7 +254,8 @@ def build_parser():
     """The parser of the command's options."""
     parser = Parser(__doc__, "[FILE ...] [options]")
     add = parser.add_argument
-    add("weights", nargs="*", metavar="FILE", help="weights that train.py saved (default: all runs' and the pretrained ones)")
+    add("weights", nargs="*", type=weights_path, metavar="FILE", help="weights that train.py saved, or names of pretrained ones "
+        "(default: all runs' and the pretrained ones)")
     add("--host", default="127.0.0.1", help="the address to listen at; 0.0.0.0: all addresses of this machine")
     add("--port", type=number(int, 1, 65535), default=7860, help="the port to listen at")
     add("--root-path", type=root_path, metavar="PATH",

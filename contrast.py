@@ -21,7 +21,7 @@ from scoring import metrics
 from support import figures
 from support.device import choose_device
 from support.files import read_file
-from training.checkpoint import describe_generator, find_generator, load_generator
+from training.checkpoint import describe_generator, find_generator, load_generator, weights_path
 from training.randomness import LIMITS, between, face_inputs
 
 FRAMES = 24  # from one face of an interpolation to the next
@@ -45,7 +45,8 @@ def build_parser():
     add("--n", type=number(int, 1, 10_000), help="how many faces (default: 64 on each side; with --neighbours 8)")
     add("--seed", type=seed, default=0, help="the first of the generated faces")
     add("--data", default="imgs", metavar="DIR", help="packed faces")
-    add("--weights", metavar="FILE", help="weights that train.py saved (default: those that generator.py draws with)")
+    add("--weights", type=weights_path, metavar="FILE", help="weights that train.py saved, or the name of pretrained ones "
+        "(default: those that generator.py draws with)")
     add("--out", type=partial(picture_path, endings=(".png", ".jpg", ".jpeg", ".webp", ".gif", ".mp4")), metavar="FILE",
         help="the picture or film (default: in Generate/, named after its content)")
     add("--device", choices=("auto", "cpu", "gpu"), default="auto", help="auto: a GPU where there is one")

@@ -30,7 +30,16 @@ from scoring.scores import LEGEND, chosen, score_sets, table
 from support import figures
 from support.device import choose_device
 from support.files import read_file, write_json
-from training.checkpoint import BEST, LATEST, describe_generator, find_generator, load_discriminator, load_generator, read_facts
+from training.checkpoint import (
+    BEST,
+    LATEST,
+    describe_generator,
+    find_generator,
+    load_discriminator,
+    load_generator,
+    read_facts,
+    weights_path,
+)
 from training.randomness import face_inputs
 from zoo import Plan
 
@@ -44,8 +53,8 @@ def build_parser():
     """The parser of the command's options."""
     parser = Parser(__doc__)
     add = parser.add_argument
-    add("--fake", metavar="PATH", help="a weights file, a folder or .zip of pictures, or a .npy file of uint8 "
-        "[N, S, S, 3] (default: the generator that generator.py draws with)")
+    add("--fake", metavar="PATH", help="a weights file or the name of pretrained ones, a folder or .zip of pictures, or a .npy "
+        "file of uint8 [N, S, S, 3] (default: the generator that generator.py draws with)")
     add("--real", default="imgs", metavar="DIR", help="packed faces; the comparison is with those held out of training")
     add("--n", type=number(int, MIN_FACES), default=2000, help="how many faces (default: 2000, or as many as are held out)")
     add("--out", type=Path, default=Path("Output/evaluation"), metavar="DIR", help="folder for scores.json and report.png")
@@ -114,7 +123,7 @@ def open_discriminator(fakes, training):
 
 def open_inputs(options):
     """All inputs and the output folder, opened and checked before the work begins. Raises UserError."""
-    fakes = open_fakes(Path(options.fake) if options.fake else find_generator())
+    fakes = open_fakes(weights_path(options.fake) if options.fake else find_generator())
     heldout, training = open_reals(options.real, fakes.facts)
     if fakes.size not in (None, heldout.size):
         raise UserError(f"--fake {fakes.path}: its faces have {fakes.size} px, those in --real {heldout.size}; name faces packed "

@@ -18,7 +18,7 @@ from support import figures
 from support.device import choose_device, usable_cpus
 from support.export import export
 from support.files import claim, sweep
-from training.checkpoint import describe_generator, find_generator, load_generator
+from training.checkpoint import describe_generator, find_generator, load_generator, weights_path
 from training.randomness import face_inputs
 
 MAX_IN_GRID = 400  # faces
@@ -50,8 +50,8 @@ def build_parser():
     add("--seed", type=seed, help="the first of --n seeds in a row (default: 0)")
     add("--attr", default="", metavar="A=1,B=-1",
         help="faces with these attributes, of weights trained with --conditional; other attributes are random")
-    add("--weights", metavar="FILE", help="weights that train.py saved (default: the best of Output, or of the runs beside it, "
-        "else the pretrained ones)")
+    add("--weights", type=weights_path, metavar="FILE", help="weights that train.py saved, or the name of pretrained ones, "
+        "such as celeba64 (default: the best of Output, or of the runs beside it, else celeba64)")
     add("--out", type=Path, default=Path("Generate"), metavar="DIR", help="folder for the faces")
     add("--export", type=Path, metavar="DIR", help="write the generator for other programs, instead of drawing")
     add("--batch", type=number(int, 1), default=100, help="faces drawn at the same time; fewer take less memory")

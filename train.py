@@ -88,9 +88,9 @@ class Trainer:
             descend(self.G, loss)
         return loss
 
-    def set_rates(self, step):
-        """The learning rates of a step: halved from step `halve_after` on; with 0 never."""
-        share = 0.5 if 0 < self.recipe.halve_after <= step else 1.0
+    def set_rates(self, done):
+        """The learning rates when this share of the run is `done`: with linear decay they fall to 0 at its end."""
+        share = {"linear": 1 - done, "none": 1.0}[self.recipe.lr_decay]
         self.D.adam.set_lr(share * self.recipe.lr_d)
         self.G.adam.set_lr(share * self.recipe.lr_g)
 
@@ -137,7 +137,7 @@ def train(run, players, recipe):
     trainer = Trainer(players, recipe)
     with run.begin(players) as batches:
         for step in range(run.step, run.total_steps):  # counted from 0
-            trainer.set_rates(step)
+            trainer.set_rates(step / run.total_steps)
             losses = trainer.step(step, batches)
             trainer.update_average((step + 1) * run.step_images, run.step_images)
             run.after(step, losses)

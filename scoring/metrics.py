@@ -12,6 +12,8 @@ from scipy.ndimage import correlate1d, gaussian_filter
 import zoo
 from dataReader import normalise
 from network import SIZES, bce_d_loss, draw_faces
+from scoring.facefeatures import face_features
+from scoring.fid import frechet_distance
 from support.device import usable_cpus
 from training.randomness import draws, face_inputs
 
@@ -46,14 +48,15 @@ def sliced_wasserstein(fakes, reals, seed=0, directions=DIRECTIONS):
 
 
 def quick_scores(generator, reals):
-    """Scores for use during training, of a generator against held-out faces: {"swd", "ms_ssim", "n": how many faces}."""
+    """Scores for use during training, of a generator against held-out faces: {"face_fd", "swd", "ms_ssim", "n": how many}."""
     return quick_scores_of(draw_faces(generator, face_inputs(generator.plan, range(len(reals)))), reals)
 
 
 def quick_scores_of(fakes, reals):
     """The same scores of faces, as many as `reals`; those of other real faces are the baseline."""
     distances = sliced_wasserstein(fakes, reals, directions=64)
-    return {"n": len(reals), "swd": float(np.mean(list(distances.values()))), "ms_ssim": ms_ssim(fakes)}
+    return {"n": len(reals), "face_fd": frechet_distance(face_features(fakes), face_features(reals)),
+            "swd": float(np.mean(list(distances.values()))), "ms_ssim": ms_ssim(fakes)}
 
 
 def laplacian_pyramid(faces):

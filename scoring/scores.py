@@ -5,12 +5,19 @@ from types import SimpleNamespace
 import numpy as np
 
 from scoring import fid, metrics
+from scoring.facefeatures import face_features
+from scoring.neighbours import neighbour_scores
 from training.randomness import draws
 
-COLUMNS = {"swd_mean": ("SWD", "{:.1f}"), "ms_ssim": ("MS-SSIM", "{:.3f}"), "two_sample": ("two-sample", "{:.3f}"),
-           "two_sample_error": ("±", "{:.3f}"), "nearest": ("nearest", "{:.2f}"), "nearest_1%": ("closest 1%", "{:.2f}"),
-           "fid": ("FID", "{:.1f}"), "kid": ("KID", "{:.4f}"), "kid_error": ("±", "{:.4f}")}
-LEGEND = """SWD         sliced Wasserstein distance of patches, x 1000, mean over the levels; lower is better
+ROWS = {"face_fd": ("face FD", "{:.1f}"), "precision": ("precision", "{:.2f}"), "recall": ("recall", "{:.2f}"),
+        "density": ("density", "{:.2f}"), "coverage": ("coverage", "{:.2f}"), "swd_mean": ("SWD", "{:.1f}"),
+        "ms_ssim": ("MS-SSIM", "{:.3f}"), "two_sample": ("two-sample", "{:.3f}"), "two_sample_error": ("±", "{:.3f}"),
+        "nearest": ("nearest", "{:.2f}"), "nearest_1%": ("closest 1%", "{:.2f}"),
+        "fid": ("FID", "{:.1f}"), "kid": ("KID", "{:.4f}"), "kid_error": ("±", "{:.4f}")}
+LEGEND = """face FD     Fréchet distance of what a small network sees in faces; lower is better (it is not FID)
+precision   share of them that lie among real faces, and density: how densely
+recall      share of the real faces that lie among them, and coverage: that have one of them near; variety
+SWD         sliced Wasserstein distance of patches, x 1000, mean over the levels; lower is better
 MS-SSIM     similarity of random pairs; best as that of the real faces, more means less variety
 two-sample  how often a small network tells them from real faces; 0.5 is perfect
 nearest     median distance to the nearest training face, divided by that of held-out faces: near 0 for copies, small for blurred
@@ -24,10 +31,12 @@ def chosen(available, count, seed):
 
 
 def score(some, reals, seed):
-    """All scores of a set of faces, by name. Both sets have `faces`, `distances` to training faces, and `features` or None."""
+    """All scores of a set of faces, by name. Both sets have `faces`, what `face_features` has `seen` in them, `distances` to
+    training faces, and Inception's `features` or None."""
     distances = metrics.sliced_wasserstein(some.faces, reals.faces, seed)
     accuracy, error = metrics.two_sample_accuracy(some.faces, reals.faces, seed)
-    scores = {**{f"swd_{size}": distance for size, distance in distances.items()},
+    scores = {"face_fd": fid.frechet_distance(some.seen, reals.seen), **neighbour_scores(some.seen, reals.seen),
+              **{f"swd_{size}": distance for size, distance in distances.items()},
               "swd_mean": float(np.mean(list(distances.values()))), "ms_ssim": metrics.ms_ssim(some.faces, seed),
               "two_sample": accuracy, "two_sample_error": error}
     for name, share in (("nearest", 0.5), ("nearest_1%", 0.01)):  # faces less than a grey level apart count as equal
@@ -52,8 +61,8 @@ def score_sets(faces, places, training, inception, seed, done):
         together, training, itself, progress=partial(done, "nearest")))
     features = np.split(fid.features(inception, together), len(faces)) if inception else [None] * len(faces)
     done("features", 1)
-    sets = {name: SimpleNamespace(faces=some, distances=far, features=seen)
-            for (name, some), far, seen in zip(faces.items(), distances, features)}
+    sets = {name: SimpleNamespace(faces=some, seen=face_features(some), distances=far, features=known)
+            for (name, some), far, known in zip(faces.items(), distances, features)}
     reals, scores = sets.pop("held out"), {}
     for name, some in sets.items():
         scores[name] = score(some, reals, seed)
@@ -64,8 +73,8 @@ def score_sets(faces, places, training, inception, seed, done):
 
 
 def table(scores):
-    """The scores of all sets (name of the set → name of the score → number; one is "generated") as lines of text."""
-    columns = [key for key in COLUMNS if key in scores["generated"]]
-    rows = [["", *(COLUMNS[key][0] for key in columns)]]
-    rows += [[name, *(COLUMNS[key][1].format(some[key]) for key in columns)] for name, some in scores.items()]
-    return "\n".join(row[0].ljust(18) + "".join(cell.rjust(12) for cell in row[1:]) for row in rows)
+    """The scores of all sets (name of the set → name of the score → number; one is "generated"), a line for each score."""
+    lines = ["".ljust(12) + "".join(name.rjust(18) for name in scores)]
+    lines += [ROWS[key][0].ljust(12) + "".join(ROWS[key][1].format(some[key]).rjust(18) for some in scores.values())
+              for key in ROWS if key in scores["generated"]]
+    return "\n".join(lines)

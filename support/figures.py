@@ -156,7 +156,7 @@ def save_scores(path, curves, levels):
         axes.axhline(level, color="grey", linestyle=("--", ":")[number % 2], label=name)
     axes.set_yscale("log")
     axes.set_xlabel("images seen")
-    axes.set_ylabel("SWD, lower is better")
+    axes.set_ylabel("face FD, lower is better")
     axes.grid(alpha=0.3, which="both")
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))  # beside the axes, for in them it would hide curves
     save_figure(path, figure)
@@ -184,7 +184,8 @@ def save_report(path, title, fakes, reals, closest, copied, scores):
     axes.imshow(grid(np.concatenate([closest, copied]), columns=len(closest)))
     axes.set_title("Above, the generated faces that are nearest to a training face; below, that training face", fontsize=16)
     axes.axis("off")
-    bars = {"swd_mean": "SWD\nlower is better", "ms_ssim": "MS-SSIM\nbest as that of real faces",
+    bars = {"face_fd": "face FD\nlower is better", "recall": "recall\nbest as that of real faces",
+            "swd_mean": "SWD\nlower is better", "ms_ssim": "MS-SSIM\nbest as that of real faces",
             "two_sample": "two-sample accuracy\n0.5 is perfect", "nearest": "nearest training face\ncopies: 0",
             "fid": "FID\nlower is better", "kid": "KID\nlower is better"}
     bars = {key: heading for key, heading in bars.items() if key in scores["generated"]}

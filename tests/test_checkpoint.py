@@ -272,10 +272,10 @@ def test_a_generator_is_found_where_there_are_faces(tmp_path, monkeypatch, capsy
     """The best of the runs that have seen enough; a run of noise is passed over, and named."""
     monkeypatch.chdir(tmp_path)
 
-    def save(folder, images, swd=None, name="best"):
+    def save(folder, images, face_fd=None, name="best"):
         path = tmp_path / folder / f"{name}.safetensors"
         path.parent.mkdir(exist_ok=True)
-        scores = {} if swd is None else {"swd": swd, "n": 100}
+        scores = {} if face_fd is None else {"face_fd": face_fd, "n": 100}
         made = build_generator(Plan(size=16, z_dim=8, channels=4))
         checkpoint.save_generator(path, made, {**FACTS, "images_seen": images, "scores": scores})
 

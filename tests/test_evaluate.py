@@ -59,8 +59,9 @@ def test_a_run_is_scored_beside_the_baselines_and_repeats_exactly(evaluation, ru
     assert result.status == 0 and "scores of so few faces are noisy" in result.out and "trained 3 steps" in result.out
     assert list(written["scores"]) == SETS and written["n"] == 30
     assert all(name in result.out for name in SETS) and "scores of 30 faces" in result.out
-    assert set(written["scores"]["generated"]) == {"swd_16", "swd_mean", "ms_ssim", "two_sample", "two_sample_error",
-                                                    "nearest", "nearest_1%"}
+    assert set(written["scores"]["generated"]) == {
+        "face_fd", "precision", "recall", "density", "coverage", "swd_16", "swd_mean", "ms_ssim", "two_sample",
+        "two_sample_error", "nearest", "nearest_1%"}
     assert 0.5 < written["scores"]["real faces"]["nearest"] < 2  # to other training faces
     assert set(written["discriminator is right"]) == {"training faces", "held-out faces", "generated"}
     assert min(Image.open(tmp_path / "evaluation" / "report.png").size) > 1000
@@ -198,18 +199,19 @@ def test_too_few_held_out_faces(command, faces16, tmp_path):
 
 
 def test_training_scores_itself_and_keeps_the_best(command, halved, tmp_path, monkeypatch):
-    swd = iter([5.0, 3.0, 4.0])
-    monkeypatch.setattr(evaluate.metrics, "quick_scores", lambda *_: {"swd": next(swd), "ms_ssim": 0.25, "n": 50})
+    face_fd = iter([5.0, 3.0, 4.0])
+    monkeypatch.setattr(evaluate.metrics, "quick_scores", lambda *_: {
+        "face_fd": next(face_fd), "swd": 9.0, "ms_ssim": 0.25, "n": 50})
     monkeypatch.setattr(monitor, "MIN_HELD_OUT", 20)
 
     def steps(count):
         return command(train, "--data", halved, "--out", tmp_path / "run", "--device", "cpu", "--channels", 4, "--eval-every", 2,
                        "--steps", count)
 
-    assert "SWD 3.0" in steps(4).out
+    assert "face FD 3.0" in steps(4).out
     steps(6)  # worse, and in another process
     lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
-    assert [(line["step"], line["swd"]) for line in lines] == [(2, 5), (4, 3), (6, 4)]
+    assert [(line["step"], line["face_fd"]) for line in lines] == [(2, 5), (4, 3), (6, 4)]
     _, best = checkpoint.load_generator(tmp_path / "run" / "best.safetensors")
     _, latest = checkpoint.load_generator(tmp_path / "run" / "generator.safetensors")
-    assert (best["step"], best["scores"]["swd"], latest["step"], latest["scores"]["swd"]) == (4, 3, 6, 4)
+    assert (best["step"], best["scores"]["face_fd"], latest["step"], latest["scores"]["face_fd"]) == (4, 3, 6, 4)

@@ -94,9 +94,9 @@ def test_which_weights_are_the_default(weights, tmp_path, command, monkeypatch):
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
         made = build_generator(Plan(size=16, z_dim=8, channels=4))
-        checkpoint.save_generator(path, made, {**FACTS, "data": name, "scores": {"swd": 12.34, "n": 50}})
+        checkpoint.save_generator(path, made, {**FACTS, "data": name, "scores": {"face_fd": 12.34, "n": 50}})
         result = command(generator, "--n", 1)
-        assert result.status == 0 and f"on {name}, seed 0, SWD 12.3 on 50 held-out faces" in result.out
+        assert result.status == 0 and f"on {name}, seed 0, face FD 12.3 against 50 held-out faces" in result.out
 
 
 def test_a_generator_that_resizes_is_rebuilt(tmp_path):
@@ -114,3 +114,14 @@ def test_the_pretrained_generator():
     assert sum(path.stat().st_size for path in checkpoint.PRETRAINED.parent.iterdir() if path.is_file()) < 8e6
     faces = network.draw_faces(loaded, face_inputs(loaded.plan, range(16))).astype(int)
     assert abs(faces[:8] - faces[8:]).mean() > 20 and faces.std(axis=0).mean() > 20  # pictures that differ, not one face or grey
+
+
+def test_pretrained_weights_have_names(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = command(generator, "--n", 1, "--weights", "celeba64")
+    assert result.status == 0 and f"{checkpoint.PRETRAINED}: dcgan, 64×64 px" in result.out
+    for name in ("celeba65", "../pretrained/celeba64", ""):
+        result = command(generator, "--n", 1, "--weights", name)
+        assert result.status == 2 and result.err.count("\n") == 1
+    (tmp_path / "celeba64").write_bytes(b"a file of one's own")
+    assert "not a readable .safetensors file" in command(generator, "--weights", "celeba64").err

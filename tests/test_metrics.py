@@ -132,5 +132,5 @@ def test_quick_scores_change_nothing(faces):
     first = paddle.rand([1])
     paddle.seed(5)
     scores = metrics.quick_scores(generator, faces[:100])
-    assert set(scores) == {"swd", "ms_ssim", "n"} and (paddle.rand([1]) == first).all()
+    assert set(scores) == {"face_fd", "swd", "ms_ssim", "n"} and (paddle.rand([1]) == first).all()
     assert all((tensor.numpy() == before[name]).all() for name, tensor in generator.state_dict().items())

@@ -267,13 +267,20 @@ def load_discriminator(path, size):
     return discriminator
 
 
-def best_swd(folder, faces):
-    """The score of folder/best.safetensors; infinite where there is none that was compared with so many faces."""
+def weights_path(text):
+    """An argparse type: a file of weights, or the name of pretrained ones, such as celeba64 → their file."""
+    pretrained = PRETRAINED.parent / f"{text}.safetensors"
+    named = pretrained.parent == PRETRAINED.parent and pretrained.exists() and not Path(text).exists()
+    return pretrained if named else Path(text)
+
+
+def best_score(folder, faces):
+    """The face FD of folder/best.safetensors; infinite where there is none that was compared with so many faces."""
     try:
         scores = read_generator_facts(folder / BEST)["scores"]
     except UserError:
         return math.inf
-    return scores.get("swd", math.inf) if scores.get("n") == faces else math.inf
+    return scores.get("face_fd", math.inf) if scores.get("n") == faces else math.inf
 
 
 def best_of(folder):
@@ -292,7 +299,7 @@ def find_generator():
         if path.exists():
             facts = read_generator_facts(path)
             if facts["images_seen"] >= MIN_IMAGES:
-                found.append((facts["scores"].get("swd", math.inf), -path.stat().st_mtime, path))
+                found.append((facts["scores"].get("face_fd", math.inf), -path.stat().st_mtime, path))
             else:
                 print(f"note: the run in {path.parent} has seen {facts['images_seen']:,} images, too few for faces; "
                       f"--weights {path} draws with it")
@@ -309,7 +316,8 @@ def find_generator():
 def describe_generator(facts):
     """What `load_generator` found, as one phrase for people."""
     scores = facts["scores"]
-    score = f", SWD {scores['swd']:.1f} on {scores['n']:,.0f} held-out faces" if {"swd", "n"} <= scores.keys() else ""
+    score = (f", face FD {scores['face_fd']:.1f} against {scores['n']:,.0f} held-out faces" if {"face_fd", "n"} <= scores.keys()
+             else "")
     which = f" with {facts['where']}" if facts["where"] else ""
     labels = f", conditional on {', '.join(facts['labels'])}" if facts["labels"] else ""
     return printable(

@@ -132,7 +132,7 @@ class Monitor:
         steps = self.step - self.logged_step
         speed = steps * self.batch_size / max(seconds - self.logged_seconds, 1e-9)
         means = self.losses[self.logged_step:].mean(axis=0)
-        floor = {f"real_{name}": reals.scores[name] for name in ("swd", "ms_ssim")} if scores else {}
+        floor = {f"real_{name}": reals.scores[name] for name in ("face_fd", "swd", "ms_ssim")} if scores else {}
         line = {"step": self.step, "epoch": (self.step - 1) // self.steps_per_epoch + 1,
                 "images_seen": self.step * self.batch_size, "seconds": round(seconds, 1),
                 "images_per_second": round(speed, 1),
@@ -146,8 +146,8 @@ class Monitor:
         self.bar.write("epoch {epoch:3d}  step {step:6d}  images {images_seen:8d}  D loss {d_loss:.3f}  G loss {g_loss:.3f}"
                        "  D(x) {d_real:.3f}  D(G(z)) {d_fake:.3f}  {images_per_second:.1f} images/s"
                        .format(**line) + f"  {clock(left)} left  {line['memory_mb']} MB"
-                       + ("  SWD {swd:.1f} (real faces: {real_swd:.1f})  MS-SSIM {ms_ssim:.3f} (real faces: {real_ms_ssim:.3f})"
-                          .format(**line) if scores else ""))
+                       + ("  face FD {face_fd:.1f} (real faces: {real_face_fd:.1f})  SWD {swd:.1f} ({real_swd:.1f})"
+                          "  MS-SSIM {ms_ssim:.3f} ({real_ms_ssim:.3f})".format(**line) if scores else ""))
         if self.board:
             for name in (*COLUMNS, "images_per_second", *scores, *floor):
                 self.board.add_scalar(name, line[name], self.step)

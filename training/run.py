@@ -188,7 +188,7 @@ class Run:
         if ranks.RANK > 0:
             return {}
         scores = metrics.quick_scores(self.players.average, self.reals.held_out)
-        if scores["swd"] < checkpoint.best_swd(self.folder, scores["n"]):
+        if scores["face_fd"] < checkpoint.best_score(self.folder, scores["n"]):
             self.save_generator(checkpoint.BEST, scores)
         return scores
 
