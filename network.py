@@ -63,12 +63,6 @@ def resize_conv(inputs, outputs):
 UPSAMPLINGS = {"deconv": deconv, "resize": resize_conv}
 
 
-def spectral_conv(number, inputs, outputs, **geometry):
-    """Convolution with spectral normalisation (Miyato et al. 2018) and bias, LeakyReLU(0.2), as (name, layer) pairs."""
-    return [(f"conv{number}", nn.utils.spectral_norm(conv(inputs, outputs, bias=True, **geometry))),
-            (f"act{number}", nn.LeakyReLU(0.2))]
-
-
 def multiples(size):
     """Widths of the layers between the picture and the 4×4 map, as multiples of the first; the one next to the picture first.
 
@@ -87,17 +81,14 @@ def dcgan_generator(size, inputs, width, up):
     return [*layers, (f"deconv{len(widths) + 1}", double(widths[-1], 3)), ("tanh", nn.Tanh())]
 
 
-def dcgan_discriminator(size, width, outputs, spectral_norm):
-    """The layers of D: the picture → … → 4×4 → 1×1, halved by each. Spectral normalisation takes the place of batch norm."""
+def dcgan_discriminator(size, width, outputs):
+    """The layers of D: the picture → … → 4×4 → 1×1, halved by each."""
     widths = [width(64 * multiple) for multiple in multiples(size)]
-    last = conv(widths[-1], outputs, stride=1, padding=0, bias=spectral_norm)
-    if spectral_norm:
-        block, last, layers = spectral_conv, nn.utils.spectral_norm(last), spectral_conv(1, 3, widths[0])
-    else:  # The paper leaves batch normalisation out of the first layer: D must see the pictures' own colours.
-        block, layers = conv_bn, [("conv1", conv(3, widths[0])), ("act1", nn.LeakyReLU(0.2))]
+    # The paper leaves batch normalisation out of the first layer: D must see the pictures' own colours.
+    layers = [("conv1", conv(3, widths[0])), ("act1", nn.LeakyReLU(0.2))]
     for i, (before, after) in enumerate(zip(widths, widths[1:]), 2):
-        layers += block(i, before, after)
-    return [*layers, (f"conv{len(widths) + 1}", last)]
+        layers += conv_bn(i, before, after)
+    return [*layers, (f"conv{len(widths) + 1}", conv(widths[-1], outputs, stride=1, padding=0))]
 
 
 class Generator(Sequential):
@@ -130,13 +121,11 @@ class ConditionalDiscriminator(nn.Layer):
     inner product of the features that its last layer sees (a map's summed over the positions) with a learned sum of the labels.
     """
 
-    def __init__(self, discriminator, labels, spectral_norm=False):
+    def __init__(self, discriminator, labels):
         super().__init__()
         self.discriminator = discriminator
         weights = list(discriminator)[-1].weight
         self.projection = nn.Linear(labels, weights.shape[1 if weights.ndim == 4 else 0], conv_initializer, bias_attr=False)
-        if spectral_norm:
-            self.projection = nn.utils.spectral_norm(self.projection)
 
     def forward(self, pictures, labels):
         *body, last = self.discriminator

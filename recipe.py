@@ -33,7 +33,6 @@ class Recipe:
     z_dim: int
     noise: str
     up: str  # "" for networks that have no choice of it
-    spectral_norm: bool
     batch: int
     flip: bool
     augment: str  # "off", or one of augment.POLICIES
@@ -127,7 +126,6 @@ def add_experiments(add):
     add("--label-smoothing", type=number(float, 0, below=0.5), default=0.0, metavar="S",
         help="D is to give real faces a probability of 1 - S")
     add("--r1", type=number(float, 0), default=0.0, metavar="GAMMA", help="weight of the gradient penalty on real faces; 0: none")
-    add("--spectral-norm", action="store_true", help="spectral normalisation of D's weights in place of batch norm")
     add("--d-steps", type=number(int, 1), default=1, help="discriminator updates a step")
     add("--g-steps", type=number(int, 1), default=2, help="generator updates a step")
     add("--beta1", type=number(float, 0, below=1), default=0.5, help="Adam's β1")

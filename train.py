@@ -156,11 +156,8 @@ def main():
     recipe = make_recipe(options, len(reader))
     device = choose_device(options.device, aloud=True)
     precision = choose_precision(options.amp, device)
-    if recipe.spectral_norm and device == "gpu" and precision != "float32":
-        raise UserError("--spectral-norm: Paddle computes it in float32 alone; leave --amp off")
-    if recipe.r1 and ranks.COUNT > 1 and device == "gpu" and not recipe.spectral_norm:
-        raise UserError("--r1: Paddle's synchronised batch normalisation has no second derivative; on several GPUs use it with "
-                        "--spectral-norm")
+    if recipe.r1 and ranks.COUNT > 1 and device == "gpu":
+        raise UserError("--r1: Paddle's synchronised batch normalisation has no second derivative; use it on one GPU")
     ranks.join()
     with own_folder(options, reader) as folder, ranks.explained():
         run = Run(folder, options, recipe, reader, precision)

@@ -135,7 +135,7 @@ class Arch(NamedTuple):
     """A pair of networks with its source's settings."""
 
     generator: Callable  # (size, inputs, width, up= where that is special) → layers; `width` scales a published width
-    discriminator: Callable  # (size, width, outputs, spectral_norm= where that is special) → layers
+    discriminator: Callable  # (size, width, outputs) → layers
     sizes: tuple  # of pictures, px, that it is made for, the source's first
     defaults: dict  # of options of train.py, in place of the usual ones
     special: tuple = ()  # those of SPECIAL that it has
@@ -143,8 +143,7 @@ class Arch(NamedTuple):
 
 
 SPECIAL = {  # options that most networks do not have → why
-    "up": "which has layers of its own for it", "spectral_norm": "which has its own normalisation",
-    "r1": "whose layers have no second derivative"}
+    "up": "which has layers of its own for it", "r1": "whose layers have no second derivative"}
 UNIFORM = {"noise": "uniform", "g_steps": 1}
 # To add a pair: write two functions and a line here, as dcgan28 has them. Any layer of Paddle may be used; those that
 # training/layers.py knows are faster on a CPU. The last layer of D needs a `weight` for --conditional.
@@ -203,9 +202,8 @@ def build_generator(plan):
     return generator
 
 
-def build_discriminator(plan, loss, spectral_norm=False):
+def build_discriminator(plan, loss):
     """An untrained discriminator for the generator of this plan and a loss; one that takes labels where the plan has any."""
     arch, outputs = ZOO[plan.arch], 2 if loss == "softmax" else 1
-    special = {"spectral_norm": spectral_norm} if "spectral_norm" in arch.special else {}
-    discriminator = Discriminator(*arch.discriminator(plan.size, plan.width, outputs, **special))
-    return ConditionalDiscriminator(discriminator, len(plan.labels), spectral_norm) if plan.labels else discriminator
+    discriminator = Discriminator(*arch.discriminator(plan.size, plan.width, outputs))
+    return ConditionalDiscriminator(discriminator, len(plan.labels)) if plan.labels else discriminator

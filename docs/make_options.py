@@ -81,7 +81,6 @@ CHINESE = {
         "--loss": "bce：交叉熵；softmax：同样的损失，D 有两个输出；minimax：同 bce，但 G 的损失会饱和",
         "--label-smoothing": "D 对真实人脸的目标概率为 1 - S",
         "--r1": "真实人脸上的梯度惩罚的权重；0：不用",
-        "--spectral-norm": "D 的权重用谱归一化，代替批归一化",
         "--d-steps": "每步更新判别器的次数",
         "--g-steps": "每步更新生成器的次数",
         "--beta1": "Adam 的 β1",

@@ -22,7 +22,7 @@ def train_classifier(training, outputs, seed, updates):
     """
     paddle.seed(seed)
     size = padded(training.faces[:1]).shape[1]
-    layers = dcgan_discriminator(size, zoo.Plan(channels=CHANNELS).width, outputs, spectral_norm=False)
+    layers = dcgan_discriminator(size, zoo.Plan(channels=CHANNELS).width, outputs)
     classifier = nn.Sequential(*layers, ("flat", nn.Flatten()))
     adam = paddle.optimizer.Adam(1e-3, parameters=[weight for weight in classifier.parameters() if not weight.stop_gradient])
     shares = (training.labels_given[training.rows] > 0).mean(axis=0).clip(MIN_SHARE, 1 - MIN_SHARE)

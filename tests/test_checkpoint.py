@@ -5,7 +5,7 @@ import json
 import os
 import resource
 import struct
-from dataclasses import asdict, replace
+from dataclasses import asdict
 
 import numpy as np
 import paddle
@@ -211,7 +211,7 @@ def strange_runs():
                 yield f"{key} {what}", text
         yield f"{key} lacks", json.dumps({name: value for name, value in good.items() if name != key})
     for key, values in {"arch": ("", "x", None, 1), "channels": (0, -1, 10**9, "4", 1.5, None), "loss": ("x", 1, None),
-                        "spectral_norm": ("yes", 1, None), "labels": (None, 1, [], {"a\nb": [1]}, {"a": [2]}, {"a": 1})}.items():
+                        "labels": (None, 1, [], {"a\nb": [1]}, {"a": [2]}, {"a": 1})}.items():
         for value in values:
             yield f"{key} {value!r}", json.dumps({**good, "options": {**OPTIONS, key: value}})
     yield "options of a list", json.dumps({**good, "options": []})
@@ -241,20 +241,6 @@ def test_a_hundred_strange_runs_are_refused(run, tmp_path):
     before = {name: tensor.numpy().copy() for name, tensor in networks["average"].state_dict().items()}
     assert not refusals(path, cases, load)
     assert all((before[name] == tensor.numpy()).all() for name, tensor in networks["average"].state_dict().items())
-
-
-def test_a_discriminator_with_spectral_normalisation_is_loaded(tmp_path):
-    """Its layers compute as they are built, so their memory is not put off: its size is judged by the file's."""
-    options = {**OPTIONS, "spectral_norm": True}
-    players = build_players(replace(RECIPE, spectral_norm=True), 16)
-    path = tmp_path / "checkpoint.safetensors"
-    networks, _ = networks_and_adams(players)
-    checkpoint.save_run(path, networks, {}, {"step": 1, "seconds": 1.0, "options": options})
-    loaded, made = checkpoint.load_discriminator(path, 16).state_dict(), networks["discriminator"].state_dict()
-    assert all((loaded[name].numpy() == made[name].numpy()).all() for name in made)
-    checkpoint.save_run(path, networks, {}, {"step": 1, "seconds": 1.0, "options": {**options, "channels": 4000}})
-    with pytest.raises(UserError, match="too small for its 4000 channels"):
-        checkpoint.load_discriminator(path, 16)
 
 
 def test_a_damaged_run_is_neither_started_over_nor_lost(command, faces16, tmp_path):

@@ -88,24 +88,12 @@ def test_gradient_penalty_of_a_linear_discriminator():
     assert linear.weight.grad.numpy() == pytest.approx(2 * linear.weight.numpy(), rel=1e-4)
 
 
-@pytest.mark.parametrize("spectral_norm", [False, True])
-def test_gradient_penalty_reaches_every_convolution(spectral_norm):
-    discriminator, reals = build_discriminator(Plan(size=16, channels=2), "bce", spectral_norm), paddle.rand([6, 3, 16, 16])
+def test_gradient_penalty_reaches_every_convolution():
+    discriminator, reals = build_discriminator(Plan(size=16, channels=2), "bce"), paddle.rand([6, 3, 16, 16])
     gradient_penalty(discriminator, reals).backward()
     for name, weight in discriminator.named_parameters():
         if name.startswith("conv") and not name.endswith("bias"):
             assert np.abs(weight.grad.numpy()).max() > 0, name
-
-
-def test_spectral_normalisation_bounds_the_weights():
-    discriminator = build_discriminator(Plan(size=16, channels=8), "bce", spectral_norm=True)
-    assert not [name for name, _ in discriminator.named_sublayers() if name.startswith("bn")]
-    for _ in range(30):  # one power iteration each
-        discriminator(paddle.rand([2, 3, 16, 16]))
-    for name, layer in discriminator.named_sublayers():
-        if name.startswith("conv"):
-            matrix = layer.weight.numpy().reshape(len(layer.weight), -1)
-            assert np.linalg.norm(matrix, 2) == pytest.approx(1, rel=0.05), name
 
 
 @pytest.mark.parametrize("side", [4, 8])

@@ -8,7 +8,7 @@ from support.cli import UserError, printable
 import hashlib
 import json
 import math
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Annotated, Literal
@@ -59,7 +59,6 @@ class RunOptions(Struct):
 
     arch: Literal[tuple(zoo.ZOO)]
     channels: Channels
-    spectral_norm: bool
     loss: Literal[tuple(LOSSES)]
     labels: Labels
 
@@ -254,12 +253,10 @@ def load_discriminator(path, size):
     """The discriminator of a saved run, as it was in training (batch statistics) but for dropout. Raises UserError."""
     options = SimpleNamespace(**read_facts(path)["options"])
     plan = zoo.Plan(options.arch, size, labels=options.labels, channels=options.channels)
-    if options.spectral_norm and 128 * options.channels ** 2 > Path(path).stat().st_size:  # its second layer alone
-        raise UserError(f"{path}: too small for its {options.channels} channels; {NO_RUN}")
-    with nullcontext() if options.spectral_norm else paddle.LazyGuard():  # layers with it compute as they are built
-        shapes = network_shapes("discriminator", zoo.build_discriminator(plan, options.loss, options.spectral_norm))
+    with paddle.LazyGuard():
+        shapes = network_shapes("discriminator", zoo.build_discriminator(plan, options.loss))
     arrays = read_tensors(path, shapes)
-    discriminator = zoo.build_discriminator(plan, options.loss, options.spectral_norm)
+    discriminator = zoo.build_discriminator(plan, options.loss)
     set_network("discriminator", discriminator, arrays)
     for layer in discriminator.sublayers():
         if isinstance(layer, nn.Dropout):

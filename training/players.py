@@ -20,7 +20,7 @@ def build_players(recipe, size, labels=None, precision="float32"):
     paddle.seed(recipe.seed)
     plan = zoo.make_plan(recipe, size, labels or {})
     generator = zoo.build_generator(plan)
-    discriminator = zoo.build_discriminator(plan, recipe.loss, recipe.spectral_norm)
+    discriminator = zoo.build_discriminator(plan, recipe.loss)
     average = zoo.build_generator(plan)
     average.set_state_dict(generator.state_dict())
     for weight in average.parameters():
