@@ -20,7 +20,7 @@ PRESETS = {
     "best": {},
     # The plain recipe of the tutorials (Radford et al. 2016): one learning rate that never falls, and samples of the generator
     # itself, not of its average.
-    "classic": {"batch": 128, "flip": False, "augment": "off", "ema": 0, "up": "deconv", "lr": 2e-4, "lr_decay": "none"},
+    "classic": {"batch": 128, "flip": False, "augment": "off", "ema": 0, "up": "deconv", "lr": 2e-4, "decay_after": 0},
 }
 
 
@@ -44,7 +44,7 @@ class Recipe:
     g_steps: int
     lr_d: float
     lr_g: float
-    lr_decay: str
+    decay_after: int
     beta1: float
     beta2: float
     ema: float
@@ -91,8 +91,8 @@ def add_learning(add):
     add("--lr-d", type=number(float, 0), metavar="LR", help=f"the discriminator's (default: --lr, else {dcgan_rates[0]:g})")
     add("--lr-g", type=number(float, 0), metavar="LR",
         help=f"the generator's (default: --lr, else {dcgan_rates[1]:g}; with another --arch {usual_rates[1]:g})")
-    add("--lr-decay", choices=("linear", "none"), default="linear",
-        help="linear: both learning rates fall to 0 at the run's end, which is known from --steps or --epochs")
+    add("--decay-after", type=number(int, 0), default=2500, metavar="STEPS",
+        help="from this step on both learning rates fall, to 0 at the run's end; 0: never")
     add("--ema", type=number(float, 0), default=10_000, metavar="IMAGES",
         help="half-life of the averaged generator, in images seen; 0: no average")
     add("--seed", type=seed_number, default=0, help="another seed, another run")

@@ -88,9 +88,10 @@ class Trainer:
             descend(self.G, loss)
         return loss
 
-    def set_rates(self, done):
-        """The learning rates when this share of the run is `done`: with linear decay they fall to 0 at its end."""
-        share = {"linear": 1 - done, "none": 1.0}[self.recipe.lr_decay]
+    def set_rates(self, step, total_steps):
+        """The learning rates of a step: from step `decay_after` on they fall linearly, to 0 at the run's end; with 0 never."""
+        first = self.recipe.decay_after
+        share = (total_steps - step) / (total_steps - first) if 0 < first < step else 1.0
         self.D.adam.set_lr(share * self.recipe.lr_d)
         self.G.adam.set_lr(share * self.recipe.lr_g)
 
@@ -137,7 +138,7 @@ def train(run, players, recipe):
     trainer = Trainer(players, recipe)
     with run.begin(players) as batches:
         for step in range(run.step, run.total_steps):  # counted from 0
-            trainer.set_rates(step / run.total_steps)
+            trainer.set_rates(step, run.total_steps)
             losses = trainer.step(step, batches)
             trainer.update_average((step + 1) * run.step_images, run.step_images)
             run.after(step, losses)

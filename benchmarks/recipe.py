@@ -31,7 +31,7 @@ from training.randomness import face_inputs
 
 ROOT = Path(__file__).parent.parent
 # The way from the plain recipe to the default, and what was tried beside it on the way.
-KEPT = "--lr-decay none"  # the default's small batches, flips and average, at rates that do not fall
+KEPT = "--decay-after 0"  # the default's small batches, flips and average, at rates that do not fall
 SHIFTED = f"{KEPT} --up deconv --lr 2e-4 --augment-p 1"  # and every face shifted
 ROWS = {
     "classic": "--preset classic",

@@ -24,17 +24,17 @@ def endless_batches():
 
 @pytest.mark.parametrize("player, alone", [("discriminator", "--lr-g 0"), ("generator", "--lr-d 0 --g-steps 1")])
 def test_learning_rates_fall_to_0_at_the_end(training, tmp_path, player, alone):
-    def learned(steps, decay):
-        out = tmp_path / f"{steps}-{decay}"
-        training(*alone.split(), "--steps", steps, "--lr-decay", decay, out=out)
+    def learned(steps, decay_after):
+        out = tmp_path / f"{steps}-{decay_after}"
+        training(*alone.split(), "--steps", steps, "--decay-after", decay_after, out=out)
         arrays = load_file(out / "checkpoint.safetensors")
         return {name: arrays[name] for name in arrays if name.startswith(player) and name.endswith("weight")}
 
-    first, kept, falling = learned(1, "none"), learned(2, "none"), learned(2, "linear")
-    assert first
-    for name in first:  # the second step of two has half the rate
-        assert np.abs(kept[name] - first[name]).max() > 1e-5
-        assert np.allclose(falling[name] - first[name], (kept[name] - first[name]) / 2, atol=1e-6), name
+    before, kept, falling = learned(2, 0), learned(3, 0), learned(3, 1)
+    assert before
+    for name in before:  # the last of three steps, the second that falls, has half the rate
+        assert np.abs(kept[name] - before[name]).max() > 1e-5
+        assert np.allclose(falling[name] - before[name], (kept[name] - before[name]) / 2, atol=1e-6), name
 
 
 def test_discriminator_and_generator_take_their_numbers_of_updates(players_and_recipe):
