@@ -55,7 +55,7 @@ def damage(kind, face, other, amount, random):
 
 
 def make_batch(reader, rows, random):
-    """Faces [B, 64, 64, 3] uint8, and the amount of each of DAMAGES in them, float32 [B, 4]; most have one, or none."""
+    """Faces [B, 64, 64, 3] uint8, and the amount of each of DAMAGES in them, float32 [B, 4]; a face has one at most."""
     originals = reader.faces[rows]
     faces, amounts = originals.copy(), np.zeros((len(rows), len(DAMAGES)), np.float32)
     for i, face in enumerate(originals):
@@ -80,8 +80,8 @@ def move(face, way):
 def train(network, reader, epochs, seed, precision):
     """Trains with AdamW, its rate on a half cosine to 0 (Loshchilov & Hutter 2017, 2019)."""
     per_epoch = len(reader) // BATCH
-    adam = paddle.optimizer.AdamW(paddle.optimizer.lr.CosineAnnealingDecay(RATE, epochs * per_epoch),
-                                  parameters=network.parameters(), weight_decay=DECAY)
+    rate = paddle.optimizer.lr.CosineAnnealingDecay(RATE, epochs * per_epoch)
+    adam = paddle.optimizer.AdamW(rate, parameters=network.parameters(), weight_decay=DECAY)
     for update in (bar := trange(epochs * per_epoch, disable=None)):
         epoch, batch = divmod(update, per_epoch)
         rows = draws(seed, "features order", epoch).permutation(reader.rows)[batch * BATCH:(batch + 1) * BATCH]
@@ -93,7 +93,7 @@ def train(network, reader, epochs, seed, precision):
         loss.backward()
         adam.step()
         adam.clear_grad()
-        adam._learning_rate.step()
+        rate.step()
         if (update + 1) % 100 == 0:
             bar.write(f"update {update + 1} of {epochs * per_epoch}, loss {float(loss):.4f}")
 

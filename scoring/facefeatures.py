@@ -42,7 +42,7 @@ class FaceFeatures(nn.Layer):
         self.register_buffer("deviation", paddle.ones([FEATURES]))  # so that each feature counts as much
 
     def seen(self, pictures):
-        """The mean of the last map, float32 [N, FEATURES]."""
+        """The means of the last map of pictures as above, float32 [N, FEATURES]."""
         return self.body(pictures).mean([2, 3])
 
     def forward(self, pictures):
