@@ -26,6 +26,7 @@ from intake.sources import list_pictures
 from network import SIZES, draw_faces
 from scoring import fid, metrics
 from scoring.conditional import attribute_accuracy
+from scoring.facefeatures import AID, load_features
 from scoring.scores import LEGEND, chosen, score_sets, table
 from support import figures
 from support.device import choose_device
@@ -115,7 +116,7 @@ def open_discriminator(fakes, training):
         options = (read_facts(path) or {"options": {}})["options"]
         if options.get("pictures") != training.fingerprint() or options.get("labels"):
             return None
-        return load_discriminator(path, training.size)
+        return load_discriminator(path, training.size, load_features(AID))
     except UserError:
         raise UserError(f"{path}: not a readable checkpoint; move it away, and the weights are scored without their "
                         "discriminator") from None

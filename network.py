@@ -5,6 +5,7 @@
 The blocks come first; the networks are lists of them; the losses are last.
 """
 from functools import partial
+from math import log2
 
 import numpy as np
 import paddle
@@ -132,6 +133,36 @@ class ConditionalDiscriminator(nn.Layer):
         features = run(body, pictures)
         summed = features.reshape([*features.shape[:2], -1]).sum(2)
         return to_logits(run([last], features)) + (self.projection(labels) * summed).sum(1).astype("float32")
+
+
+class VisionAidedDiscriminator(nn.Layer):
+    """A discriminator of pictures, and smaller ones of what a network that knows faces sees in them (Kumari et al. 2022).
+
+        pictures → maps → discriminators → logits [N] of each
+
+    maps            a function: pictures → maps [N, C, h, h]; its network is neither trained nor saved with this one
+    discriminators  the first of pictures, the others of one map each
+
+    Takes what a `Discriminator` takes, or a `ConditionalDiscriminator`; gives the logits of all, float32 [N discriminators].
+    What matters in a face need not be learned anew in each run, which takes longer than to learn to draw it.
+    """
+
+    def __init__(self, maps, *discriminators):
+        super().__init__()
+        self.maps, self.discriminators = maps, nn.LayerList(discriminators)
+
+    def forward(self, pictures, *labels):
+        seen = [pictures, *self.maps(pictures)]
+        return paddle.concat([discriminator(x, *labels) for discriminator, x in zip(self.discriminators, seen)])
+
+
+def map_discriminator(inputs, side, width):
+    """The layers of a discriminator of maps [N, inputs, side, side]: → … → 4×4 → 1×1, halved by each of this width."""
+    widths = [inputs] + [width] * round(log2(side / 4))
+    layers = []
+    for i, (before, after) in enumerate(zip(widths, widths[1:]), 1):
+        layers += conv_bn(i, before, after)
+    return [*layers, (f"conv{len(widths)}", conv(widths[-1], 1, stride=1, padding=0))]
 
 
 def bce_d_loss(real_logits, fake_logits, smoothing=0.0):

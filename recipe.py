@@ -20,7 +20,8 @@ PRESETS = {
     "best": {},
     # The plain recipe of the tutorials (Radford et al. 2016): one learning rate that never falls, and samples of the generator
     # itself, not of its average.
-    "classic": {"batch": 128, "flip": False, "augment": "off", "ema": 0, "up": "deconv", "lr": 2e-4, "decay_after": 0},
+    "classic": {"batch": 128, "flip": False, "augment": "off", "ema": 0, "up": "deconv", "vision_aided": False,
+                "lr": 2e-4, "decay_after": 0},
 }
 
 
@@ -33,6 +34,7 @@ class Recipe:
     z_dim: int
     noise: str
     up: str  # "" for networks that have no choice of it
+    vision_aided: bool
     batch: int
     flip: bool
     augment: str  # "off", or one of augment.POLICIES
@@ -64,6 +66,9 @@ def add_networks(add):
     add("--z-dim", type=number(int, 1), default=100, help="numbers that a face is drawn from")
     add("--up", choices=UPSAMPLINGS, default="resize",
         help="how G doubles the size: transposed convolution, or resizing and convolution")
+    add("--vision-aided", action="store_true",
+        help="D also judges what a network that knows faces sees, pretrained/vision-aid.safetensors (the default with dcgan)")
+    add("--no-vision-aided", action="store_false", dest="vision_aided", help="D sees pictures alone")
 
 
 def add_data(add):
@@ -84,8 +89,9 @@ def add_data(add):
 def add_learning(add):
     """The options of how they learn."""
     add("--preset", choices=PRESETS, default="best",
-        help="classic: the plain recipe of the tutorials, --no-flip "
-             + " ".join(f"--{key.replace('_', '-')} {value}" for key, value in PRESETS["classic"].items() if key != "flip"))
+        help="classic: the plain recipe of the tutorials, " + " ".join(
+            f"--no-{flag}" if value is False else f"--{flag} {value}"
+            for flag, value in ((key.replace("_", "-"), value) for key, value in PRESETS["classic"].items())))
     dcgan_rates, usual_rates = zoo.ZOO["dcgan"].rates, zoo.Arch._field_defaults["rates"]
     add("--lr", type=number(float, 0), help="Adam's learning rate, of both players")
     add("--lr-d", type=number(float, 0), metavar="LR", help=f"the discriminator's (default: --lr, else {dcgan_rates[0]:g})")
@@ -151,15 +157,16 @@ def parse_options(description="", typed=None):
     parser = build_parser(description)
     chosen = parser.parse_args(typed)  # once to learn the preset and the networks, and then again with their defaults
     arch = zoo.ZOO[chosen.arch]
-    parser.set_defaults(**PRESETS[chosen.preset])
-    parser.set_defaults(**({} if "up" in arch.special else {"up": ""}))
-    parser.set_defaults(**arch.defaults)
+    parser.set_defaults(**{**arch.defaults, **PRESETS[chosen.preset], **({} if "up" in arch.special else {"up": ""})})
     options = parser.parse_args(typed)
     for name, why in zoo.SPECIAL.items():
         if getattr(options, name) and name not in arch.special:
             having = " or ".join(arch for arch in zoo.ZOO if name in zoo.ZOO[arch].special)
             raise UserError(f"--{name.replace('_', '-')} does not go with --arch {options.arch}, {why}; leave it out, or take "
                             f"--arch {having}")
+    if options.r1 and options.vision_aided:
+        raise UserError("--r1 does not go with --vision-aided, which has no second derivative; leave it out, or add "
+                        "--no-vision-aided")
     if options.label_smoothing and options.loss not in SMOOTHED:
         raise UserError(f"--loss {options.loss} has no probabilities to smooth; add --label-smoothing 0, or take one of "
                         f"{', '.join(SMOOTHED)}")

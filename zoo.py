@@ -14,7 +14,18 @@ import paddle
 import paddle.nn as nn
 
 import network
-from network import SIZES, ConditionalDiscriminator, Discriminator, Generator, bn, conv, deconv, fc
+from network import (
+    SIZES,
+    ConditionalDiscriminator,
+    Discriminator,
+    Generator,
+    VisionAidedDiscriminator,
+    bn,
+    conv,
+    deconv,
+    fc,
+    map_discriminator,
+)
 from weightInit import bn_initializer
 
 
@@ -148,7 +159,8 @@ UNIFORM = {"noise": "uniform", "g_steps": 1}
 # To add a pair: write two functions and a line here, as dcgan28 has them. Any layer of Paddle may be used; those that
 # training/layers.py knows are faster on a CPU. The last layer of D needs a `weight` for --conditional.
 ZOO = {
-    "dcgan": Arch(network.dcgan_generator, network.dcgan_discriminator, (64, *SIZES), {}, tuple(SPECIAL), (2e-4, 1e-4)),
+    "dcgan": Arch(network.dcgan_generator, network.dcgan_discriminator, (64, *SIZES), {"vision_aided": True}, tuple(SPECIAL),
+                  (2e-4, 1e-4)),
     "fakeface128": Arch(fakeface128_generator, fakeface128_discriminator, (128,),
                         {"noise": "uniform01", "loss": "softmax"}),
     "dcgan5x5": Arch(dcgan5x5_generator, dcgan5x5_discriminator, (48, *range(16, 257, 16)), UNIFORM),
@@ -202,8 +214,18 @@ def build_generator(plan):
     return generator
 
 
-def build_discriminator(plan, loss):
-    """An untrained discriminator for the generator of this plan and a loss; one that takes labels where the plan has any."""
+def build_discriminator(plan, loss, aid=None):
+    """An untrained discriminator for the generator of this plan and a loss; one that takes labels where the plan has any.
+
+    With an `aid`, a FaceFeatures, it is a VisionAidedDiscriminator. Half of the width saves the time that the aid takes.
+    """
+    def build(layers):
+        discriminator = Discriminator(*layers)
+        return ConditionalDiscriminator(discriminator, len(plan.labels)) if plan.labels else discriminator
+
     arch, outputs = ZOO[plan.arch], 2 if loss == "softmax" else 1
-    discriminator = Discriminator(*arch.discriminator(plan.size, plan.width, outputs))
-    return ConditionalDiscriminator(discriminator, len(plan.labels)) if plan.labels else discriminator
+    if not aid:
+        return build(arch.discriminator(plan.size, plan.width, outputs))
+    of_pictures = build(arch.discriminator(plan.size, lambda published: plan.width(published / 2), outputs))
+    of_maps = [build(map_discriminator(*shape, plan.width(128))) for shape in aid.MAPS]
+    return VisionAidedDiscriminator(aid.maps, of_pictures, *of_maps)

@@ -50,6 +50,8 @@ CHINESE = {
         "--channels": "网络的宽度",
         "--z-dim": "生成一张脸所用的随机数的个数",
         "--up": "G 如何把尺寸加倍：转置卷积，或先放大再卷积",
+        "--vision-aided": "D 还判断一个认识人脸的网络 pretrained/vision-aid.safetensors 从图片里看到的东西（用 dcgan 时的默认设置）",
+        "--no-vision-aided": "D 只看图片",
         "--data": "打包好的人脸",
         "--where": "只用有这些属性的人脸训练（pretreat.py --attributes）",
         "--conditional": "学习这些属性，供 generator.py --attr A=1 使用（pretreat.py --attributes）",
@@ -58,8 +60,8 @@ CHINESE = {
         "--no-flip": "不翻转",
         "--augment": "随机改变 D 看到的图片；auto：人脸少于 50,000 张时用 shift，否则不用",
         "--augment-p": "每张图片被这样改变的概率",
-        "--preset": "classic：教程中的经典配方，即 --no-flip --batch 128 --augment off --ema 0 --up deconv --lr 0.0002 "
-                    "--decay-after 0",
+        "--preset": "classic：教程中的经典配方，即 --batch 128 --no-flip --augment off --ema 0 --up deconv "
+                    "--no-vision-aided --lr 0.0002 --decay-after 0",
         "--lr": "Adam 的学习率，用于两个网络",
         "--lr-d": "判别器的学习率（默认：--lr，否则 0.0002）",
         "--lr-g": "生成器的学习率（默认：--lr，否则 0.0001；用其他 --arch 时为 0.0002）",

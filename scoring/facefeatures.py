@@ -15,9 +15,11 @@ from dataReader import normalise
 from network import bn, conv, fc
 from support.schema import Names, checked, parsed
 from training.checkpoint import DAMAGED, network_shapes, read_metadata, read_tensors
-from training.layers import Sequential
+from training.layers import Sequential, run
 
-WEIGHTS = Path(__file__).parent.parent / "pretrained" / "facefeatures.safetensors"
+# Two networks, alike but for the seed: what judges a generator must not be what taught it.
+WEIGHTS = Path(__file__).parent.parent / "pretrained" / "facefeatures.safetensors"  # for scores
+AID = WEIGHTS.with_name("vision-aid.safetensors")  # for the discriminator, see network.VisionAidedDiscriminator
 SIDE = 64  # px, of the faces that the network sees; others are resized
 STAGES = ((32,), (64,), (128, 128), (192, 192))  # widths of the convolutions, and the map is halved between two stages
 FEATURES = STAGES[-1][-1]
@@ -26,6 +28,8 @@ DAMAGES = ("warp", "blur", "grain", "swap")  # see pretrained/train_features.py
 
 class FaceFeatures(nn.Layer):
     """float32 pictures [N, 3, 64, 64] in [-1, 1] → float32 logits [N, attributes + DAMAGES]."""
+
+    MAPS = ((128, 16), (192, 8))  # channels and side, px, of what `maps` gives
 
     def __init__(self, attributes):
         super().__init__()
@@ -41,6 +45,12 @@ class FaceFeatures(nn.Layer):
         self.register_buffer("mean", paddle.zeros([FEATURES]))  # of training faces' features,
         self.register_buffer("deviation", paddle.ones([FEATURES]))  # so that each feature counts as much
 
+    def maps(self, pictures):
+        """What the last two stages see of float32 pictures [N, 3, S, S]: two float32 maps [N, C, side, side], see MAPS."""
+        last = max(i for i, layer in enumerate(self.body) if isinstance(layer, nn.MaxPool2D))
+        third = run(list(self.body)[:last], at_side(pictures))
+        return third, run(list(self.body)[last:], third)
+
     def seen(self, pictures):
         """The means of the last map of pictures as above, float32 [N, FEATURES]."""
         return self.body(pictures).mean([2, 3])
@@ -49,13 +59,15 @@ class FaceFeatures(nn.Layer):
         return self.head(self.seen(pictures))
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=2)
 def load_features(path=WEIGHTS):
-    """The trained network, in evaluation mode. Raises UserError where the file is missing or of another kind."""
+    """The trained network, in evaluation mode, frozen. Raises UserError where the file is missing or of another kind."""
     text = read_metadata(path, hint="git checkout pretrained brings it back").get("attributes", "")
     network = FaceFeatures(checked(parsed(text, path, DAMAGED), Names, path, DAMAGED))
     network.set_state_dict(read_tensors(path, {name[1:]: shape for name, shape in network_shapes("", network).items()}))
     network.eval()
+    for weight in network.parameters():
+        weight.stop_gradient = True
     return network
 
 

@@ -224,7 +224,7 @@ def test_a_hundred_strange_runs_are_refused(run, tmp_path):
     path, good, metadata, content = tmp_path / "c.safetensors", load_file(original), metadata_of(original), original.read_bytes()
     cases = [(what, lambda text=text: write(path, good, {**metadata, "run": text})) for what, text in strange_runs()]
     cases.append(("no facts", lambda: write(path, good, {})))
-    for name in ("adam.generator.deconv1.weight.moment1_0", "adam.discriminator.conv1.weight.beta1_pow_acc_0",
+    for name in ("adam.generator.deconv1.weight.moment1_0", "adam.discriminator.discriminators.0.conv1.weight.beta1_pow_acc_0",
                  "average.bn1._mean"):
         for what, array in {"longer": np.append(good[name], np.float32(0)), "wider": good[name][None], "NaN": good[name] * np.nan,
                             "F64": good[name].astype(np.float64), "flipped": good[name] + np.float32(1e-7)}.items():

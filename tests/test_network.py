@@ -5,6 +5,7 @@ import pytest
 
 import network
 from network import LOSSES, SIZES, bce_d_loss, bce_g_loss, draw_faces, gradient_penalty
+from scoring.facefeatures import AID, load_features
 from training.randomness import face_inputs
 from zoo import Plan, build_discriminator, build_generator
 
@@ -152,3 +153,19 @@ def test_a_discriminator_that_minimises_its_loss_counts_as_certain(loss, smoothi
     fake = min(logits, key=lambda logit: float(d_loss(nothing, logit)))
     on_reals, on_fakes = network.certainty(loss, smoothing)
     assert F.sigmoid(real).item() > on_reals > 0.5 > on_fakes > F.sigmoid(fake).item()
+
+
+def test_a_discriminator_with_an_aid_learns_without_changing_it():
+    aid = load_features(AID)
+    before = {name: tensor.numpy() for name, tensor in aid.state_dict().items()}
+    for labels in ({}, {"Smiling": [1.0]}):
+        discriminator, pictures = build_discriminator(Plan(channels=4, labels=labels), "bce", aid), paddle.rand([2, 3, 64, 64])
+        known = [paddle.ones([2, 1])] if labels else []
+        assert discriminator(pictures, *known).shape == [2 * 3]
+        for judged in range(3):  # the picture, and two maps: each teaches G
+            pictures.stop_gradient = False
+            pictures.clear_gradient()
+            discriminator(pictures, *known)[2 * judged:2 * judged + 2].sum().backward()
+            assert float(pictures.grad.abs().sum()) > 0
+        paddle.optimizer.Adam(0.1, parameters=discriminator.parameters()).step()
+    assert all((tensor.numpy() == before[name]).all() for name, tensor in aid.state_dict().items())

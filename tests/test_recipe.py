@@ -25,6 +25,12 @@ def test_a_preset_changes_defaults_and_what_is_typed_counts(parse):
     assert (typed.batch, typed.flip, typed.ema, typed.augment) == (128, True, 500, "off")
 
 
+def test_only_the_default_networks_have_the_aid_unless_asked(parse):
+    lines = ("", "--preset classic", "--arch dcgan28", "--no-vision-aided", "--preset classic --vision-aided",
+             "--arch dcgan28 --vision-aided")
+    assert [parse(line).vision_aided for line in lines] == [True, False, False, False, True, True]
+
+
 def test_one_learning_rate_or_two(parse):
     lines = ("", "--lr 1e-3", "--lr-d 3e-4", "--lr 1e-3 --lr-g 0", "--preset classic", "--preset classic --lr-d 1e-3",
              "--arch dcgan28", "--arch dcgan28 --lr 1e-3")

@@ -60,6 +60,7 @@ class RunOptions(Struct):
     arch: Literal[tuple(zoo.ZOO)]
     channels: Channels
     loss: Literal[tuple(LOSSES)]
+    vision_aided: bool
     labels: Labels
 
 
@@ -249,14 +250,18 @@ def load_generator(path):
     return generator, facts
 
 
-def load_discriminator(path, size):
-    """The discriminator of a saved run, as it was in training (batch statistics) but for dropout. Raises UserError."""
+def load_discriminator(path, size, aid):
+    """The discriminator of a saved run, as it was in training (batch statistics) but for dropout. Raises UserError.
+
+    `aid` is the network that a vision-aided one is for.
+    """
     options = SimpleNamespace(**read_facts(path)["options"])
     plan = zoo.Plan(options.arch, size, labels=options.labels, channels=options.channels)
+    arguments = plan, options.loss, aid if options.vision_aided else None
     with paddle.LazyGuard():
-        shapes = network_shapes("discriminator", zoo.build_discriminator(plan, options.loss))
+        shapes = network_shapes("discriminator", zoo.build_discriminator(*arguments))
     arrays = read_tensors(path, shapes)
-    discriminator = zoo.build_discriminator(plan, options.loss)
+    discriminator = zoo.build_discriminator(*arguments)
     set_network("discriminator", discriminator, arrays)
     for layer in discriminator.sublayers():
         if isinstance(layer, nn.Dropout):

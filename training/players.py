@@ -4,6 +4,7 @@ from types import SimpleNamespace
 import paddle
 
 import zoo
+from scoring.facefeatures import AID, load_features
 from support import device
 from training import ranks
 
@@ -17,10 +18,11 @@ def build_players(recipe, size, labels=None, precision="float32"):
     A player has its `network`, the same for use on several devices (`parallel`), its `adam`, and the `scaler` that keeps
     float16 gradients from vanishing (which does nothing in another precision).
     """
+    aid = load_features(AID) if recipe.vision_aided else None  # before the seed: to build it takes random numbers
     paddle.seed(recipe.seed)
     plan = zoo.make_plan(recipe, size, labels or {})
     generator = zoo.build_generator(plan)
-    discriminator = zoo.build_discriminator(plan, recipe.loss)
+    discriminator = zoo.build_discriminator(plan, recipe.loss, aid)
     average = zoo.build_generator(plan)
     average.set_state_dict(generator.state_dict())
     for weight in average.parameters():
