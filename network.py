@@ -12,7 +12,7 @@ import paddle
 import paddle.nn as nn
 import paddle.nn.functional as F
 
-from training.layers import ResizeConv2D, Sequential, run, twice_differentiable
+from training.layers import ResizeConv2D, Sequential, run
 from weightInit import bn_initializer, conv_initializer
 
 SIZES = (16, 32, 64, 128, 256)  # picture sizes, px
@@ -222,15 +222,6 @@ def choose_losses(name, smoothing=0.0):
     """D's and G's loss of that name, D's with smoothed labels where that is asked for (see SMOOTHED)."""
     d_loss, g_loss = LOSSES[name]
     return partial(d_loss, smoothing=smoothing) if smoothing else d_loss, g_loss
-
-
-def gradient_penalty(discriminator, reals, *labels):
-    """R1 (Mescheder et al. 2018): the mean of |∇D(x)|² over real faces as D sees them, float32 [N, 3, S, S]; a scalar."""
-    reals = reals.detach()
-    reals.stop_gradient = False
-    with twice_differentiable():
-        gradient, = paddle.grad(discriminator(reals, *labels).sum(), reals, create_graph=True)
-    return gradient.square().sum([1, 2, 3]).mean()
 
 
 @paddle.no_grad()

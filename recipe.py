@@ -41,7 +41,6 @@ class Recipe:
     augment_p: float
     loss: str
     label_smoothing: float
-    r1: float
     d_steps: int
     g_steps: int
     lr_d: float
@@ -131,7 +130,6 @@ def add_experiments(add):
         help="bce: cross-entropy; softmax: the same with two outputs; minimax: bce, but G's saturates")
     add("--label-smoothing", type=number(float, 0, below=0.5), default=0.0, metavar="S",
         help="D is to give real faces a probability of 1 - S")
-    add("--r1", type=number(float, 0), default=0.0, metavar="GAMMA", help="weight of the gradient penalty on real faces; 0: none")
     add("--d-steps", type=number(int, 1), default=1, help="discriminator updates a step")
     add("--g-steps", type=number(int, 1), default=2, help="generator updates a step")
     add("--beta1", type=number(float, 0, below=1), default=0.5, help="Adam's β1")
@@ -157,16 +155,11 @@ def parse_options(description="", typed=None):
     parser = build_parser(description)
     chosen = parser.parse_args(typed)  # once to learn the preset and the networks, and then again with their defaults
     arch = zoo.ZOO[chosen.arch]
-    parser.set_defaults(**{**arch.defaults, **PRESETS[chosen.preset], **({} if "up" in arch.special else {"up": ""})})
+    parser.set_defaults(**{**arch.defaults, **PRESETS[chosen.preset], **({} if arch.has_up else {"up": ""})})
     options = parser.parse_args(typed)
-    for name, why in zoo.SPECIAL.items():
-        if getattr(options, name) and name not in arch.special:
-            having = " or ".join(arch for arch in zoo.ZOO if name in zoo.ZOO[arch].special)
-            raise UserError(f"--{name.replace('_', '-')} does not go with --arch {options.arch}, {why}; leave it out, or take "
-                            f"--arch {having}")
-    if options.r1 and options.vision_aided:
-        raise UserError("--r1 does not go with --vision-aided, which has no second derivative; leave it out, or add "
-                        "--no-vision-aided")
+    if options.up and not arch.has_up:
+        raise UserError(f"--up does not go with --arch {options.arch}, which has layers of its own for it; leave it out, or take "
+                        "--arch dcgan")
     if options.label_smoothing and options.loss not in SMOOTHED:
         raise UserError(f"--loss {options.loss} has no probabilities to smooth; add --label-smoothing 0, or take one of "
                         f"{', '.join(SMOOTHED)}")

@@ -11,7 +11,7 @@ Stopped by Ctrl-C or cut off, the same command resumes the run.
 # Here are the updates of both networks and the loop that calls them; docs/how-it-works.md takes one step line by line. Not here:
 # the networks and the losses (network.py), the options (recipe.py), the batches (dataReader.py), the random numbers
 # (training/draws.py), the optimisers (training/players.py), and how a run is saved, resumed, scored and drawn (training/run.py).
-from support.cli import UserError, run_command
+from support.cli import run_command
 
 from contextlib import contextmanager
 
@@ -20,15 +20,13 @@ import paddle.nn.functional as F
 
 import zoo
 from dataReader import DataReader
-from network import choose_losses, gradient_penalty
+from network import choose_losses
 from recipe import make_recipe, parse_options
 from support.device import choose_device, choose_precision
 from training import ranks
 from training.draws import RunDraws
 from training.players import build_players
 from training.run import Run, own_folder
-
-PENALTY_EVERY = 16  # a gradient penalty comes with every 16th update of D (Karras et al. 2020: "lazy regularization")
 
 
 class Trainer:
@@ -64,16 +62,13 @@ class Trainer:
         G, D = self.G.parallel, self.D.parallel
         known = () if labels is None else (labels,)
         self.draws.seed_layers("layers in D's update", i)
-        reals = self.draws.augmented(reals, "changes of reals", i)  # outside of autocast: the gradient penalty takes float32
         with self.autocast():
+            reals = self.draws.augmented(reals, "changes of reals", i)
             with paddle.no_grad():
                 fakes = self.draws.augmented(G(self.draws.z("z for D", i, labels)), "changes of fakes for D", i)
             real_logits, fake_logits = D(reals, *known), D(fakes, *known)
         loss = self.discriminator_loss(real_logits, fake_logits)
         descend(self.D, loss)
-        if self.recipe.r1 and i % PENALTY_EVERY == 0:
-            penalty = gradient_penalty(self.D.network, reals, *known)  # `parallel` allows one backward for each forward
-            descend(self.D, self.recipe.r1 / 2 * PENALTY_EVERY * penalty, averaged=False)
         return loss, real_logits, fake_logits
 
     def update_generator(self, i, labels):
@@ -120,14 +115,9 @@ def frozen(network):
         weight.stop_gradient = False
 
 
-def descend(player, loss, averaged=True):
-    """One step of a player's Adam down the gradient of `loss`.
-
-    The backward pass averages the gradients over the ranks; where it does not (`averaged` is False), they are averaged here.
-    """
+def descend(player, loss):
+    """One step of a player's Adam down the gradient of `loss`, which the backward pass averages over the ranks."""
     player.scaler.scale(loss).backward()
-    if not averaged:
-        ranks.average_gradients(player.network)
     player.scaler.step(player.adam)
     player.scaler.update()
     player.adam.clear_grad(set_to_zero=False)  # the next gradients take their place instead of being added to zeros
@@ -157,8 +147,6 @@ def main():
     recipe = make_recipe(options, len(reader))
     device = choose_device(options.device, aloud=True)
     precision = choose_precision(options.amp, device)
-    if recipe.r1 and ranks.COUNT > 1 and device == "gpu":
-        raise UserError("--r1: Paddle's synchronised batch normalisation has no second derivative; use it on one GPU")
     ranks.join()
     with own_folder(options, reader) as folder, ranks.explained():
         run = Run(folder, options, recipe, reader, precision)

@@ -145,22 +145,19 @@ def dcgan28_discriminator(size, width, outputs):
 class Arch(NamedTuple):
     """A pair of networks with its source's settings."""
 
-    generator: Callable  # (size, inputs, width, up= where that is special) → layers; `width` scales a published width
+    generator: Callable  # (size, inputs, width, up= where it has a choice of it) → layers; `width` scales a published width
     discriminator: Callable  # (size, width, outputs) → layers
     sizes: tuple  # of pictures, px, that it is made for, the source's first
     defaults: dict  # of options of train.py, in place of the usual ones
-    special: tuple = ()  # those of SPECIAL that it has
+    has_up: bool = False  # whether G has a choice of network.UPSAMPLINGS
     rates: tuple = (2e-4, 2e-4)  # learning rates of D and G
 
 
-SPECIAL = {  # options that most networks do not have → why
-    "up": "which has layers of its own for it", "r1": "whose layers have no second derivative"}
 UNIFORM = {"noise": "uniform", "g_steps": 1}
 # To add a pair: write two functions and a line here, as dcgan28 has them. Any layer of Paddle may be used; those that
 # training/layers.py knows are faster on a CPU. The last layer of D needs a `weight` for --conditional.
 ZOO = {
-    "dcgan": Arch(network.dcgan_generator, network.dcgan_discriminator, (64, *SIZES), {"vision_aided": True}, tuple(SPECIAL),
-                  (2e-4, 1e-4)),
+    "dcgan": Arch(network.dcgan_generator, network.dcgan_discriminator, (64, *SIZES), {"vision_aided": True}, True, (2e-4, 1e-4)),
     "fakeface128": Arch(fakeface128_generator, fakeface128_discriminator, (128,),
                         {"noise": "uniform01", "loss": "softmax"}),
     "dcgan5x5": Arch(dcgan5x5_generator, dcgan5x5_discriminator, (48, *range(16, 257, 16)), UNIFORM),
@@ -197,7 +194,7 @@ class Plan(NamedTuple):
     def exists(self):
         """Whether there is a network of this size and with this upsampling."""
         arch = ZOO[self.arch]
-        return self.size in arch.sizes and (self.up != "" or "up" not in arch.special)
+        return self.size in arch.sizes and (self.up != "" or not arch.has_up)
 
 
 def make_plan(recipe, size, labels):
@@ -208,8 +205,8 @@ def make_plan(recipe, size, labels):
 def build_generator(plan):
     """An untrained generator; its `plan` stays with it."""
     arch, inputs = ZOO[plan.arch], plan.z_dim + len(plan.labels)
-    special = {"up": plan.up} if "up" in arch.special else {}
-    generator = Generator(*arch.generator(plan.size, inputs, plan.width, **special))
+    chosen = {"up": plan.up} if arch.has_up else {}
+    generator = Generator(*arch.generator(plan.size, inputs, plan.width, **chosen))
     generator.size, generator.plan = plan.size, plan
     return generator
 

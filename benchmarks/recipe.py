@@ -53,7 +53,6 @@ ROWS = {
     "shifts, no average": f"{SHIFTED} --ema 0",
     "shifts, no flips": f"{SHIFTED} --no-flip",
     "shifts, colours, holes": f"{SHIFTED} --augment diffaugment",
-    "shifts, gradient penalty": f"{SHIFTED} --r1 1",
     "shifts, G half as fast": "--up deconv --augment-p 1",
     # on a CPU in either precision
     "bfloat16": "--decay-after 0 --amp bfloat16",

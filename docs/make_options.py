@@ -50,7 +50,8 @@ CHINESE = {
         "--channels": "网络的宽度",
         "--z-dim": "生成一张脸所用的随机数的个数",
         "--up": "G 如何把尺寸加倍：转置卷积，或先放大再卷积",
-        "--vision-aided": "D 还判断一个认识人脸的网络 pretrained/vision-aid.safetensors 从图片里看到的东西（用 dcgan 时的默认设置）",
+        "--vision-aided": "D 还判断一个认识人脸的网络 pretrained/vision-aid.safetensors 从图片里看到的东西"
+                          "（用 dcgan 时的默认设置）",
         "--no-vision-aided": "D 只看图片",
         "--data": "打包好的人脸",
         "--where": "只用有这些属性的人脸训练（pretreat.py --attributes）",
@@ -82,7 +83,6 @@ CHINESE = {
         "--noise": "z 的分布：N(0, 1)，或 [-1, 1)、[0, 1) 上的均匀分布",
         "--loss": "bce：交叉熵；softmax：同样的损失，D 有两个输出；minimax：同 bce，但 G 的损失会饱和",
         "--label-smoothing": "D 对真实人脸的目标概率为 1 - S",
-        "--r1": "真实人脸上的梯度惩罚的权重；0：不用",
         "--d-steps": "每步更新判别器的次数",
         "--g-steps": "每步更新生成器的次数",
         "--beta1": "Adam 的 β1",

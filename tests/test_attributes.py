@@ -95,7 +95,7 @@ def test_weights_of_a_subset_are_scored_against_it(packed, command, tmp_path, mo
 
 
 @pytest.mark.parametrize("options", [
-    "--loss hinge", "--r1 1 --loss softmax --label-smoothing 0.1", "--arch dcgan5x5"])
+    "--loss hinge", "--loss softmax --label-smoothing 0.1", "--arch dcgan5x5"])
 def test_labels_go_with_every_recipe(packed, command, tmp_path, options):
     for steps in (1, 2):
         result = command(train, "--device", "cpu", "--data", packed, "--out", tmp_path / "run", "--channels", 2, "--steps", steps,

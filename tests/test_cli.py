@@ -22,7 +22,6 @@ OPTIONS = {
     "dataReader": {"--n": WHOLE, "--out": ("", "a.txt", ".")},
     "train": {"--steps": WHOLE, "--epochs": WHOLE, "--seed": WHOLE, "--channels": WHOLE, "--z-dim": WHOLE, "--batch": WHOLE,
               "--d-steps": WHOLE, "--decay-after": WHOLE, "--sample-every": WHOLE, "--lr": DECIMAL, "--ema": DECIMAL,
-              "--r1": DECIMAL,
               "--beta1": DECIMAL, "--augment-p": DECIMAL, "--label-smoothing": DECIMAL, "--arch": CHOICE, "--noise": CHOICE,
               "--loss": CHOICE, "--augment": CHOICE, "--amp": CHOICE, "--device": CHOICE, "--preset": CHOICE},
     "generator": {"--n": WHOLE, "--seed": WHOLE, "--batch": WHOLE, "--seeds": SEEDS, "--device": CHOICE},

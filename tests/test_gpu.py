@@ -75,17 +75,13 @@ def losses(folder):
 
 
 @pytest.mark.parametrize("amp", PRECISIONS)
-@pytest.mark.parametrize("options", [*(f"--augment {policy}" for policy in ("off", *POLICIES)), "--r1 1",
+@pytest.mark.parametrize("options", [*(f"--augment {policy}" for policy in ("off", *POLICIES)), "--no-vision-aided",
                                      "--up deconv --loss hinge"])
 def test_it_trains(training, amp, options):
     need(amp)
     run = training("--amp", amp, *options.split(), "--steps", 20)
     assert losses(run).shape == (20, 4) and np.isfinite(losses(run)).all()
     assert json.loads((run / "options.json").read_text())["precision"] == PRECISIONS[amp]
-
-
-def test_it_trains_with_a_gradient_penalty(training):
-    assert np.isfinite(losses(training("--amp", "off", "--r1", 1, "--steps", 20))).all()
 
 
 @pytest.mark.parametrize("amp", ["off", "auto"])

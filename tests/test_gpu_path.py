@@ -77,7 +77,7 @@ def test_types_fit_together_in_mixed_precision(in_16_bits, arch, conditional):
     labels = paddle.to_tensor(np.float32([[1], [-1]])) if conditional else None
     for loss, augment, up in product(LOSSES, ("off", *POLICIES), ups):
         trainer = make_trainer(size, "bfloat16", {"Smiling": [1, -1]} if conditional else None, arch=arch, loss=loss,
-                               augment=augment, up=up, r1=float(arch == "dcgan"))
+                               augment=augment, up=up)
         in_16_bits.clear()
         given = trainer.step(0, iter([(reals, labels)]))
         tensors = [tensor for network in networks_and_adams(trainer)[0].values() for tensor in network.state_dict().values()]

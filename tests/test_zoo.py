@@ -115,8 +115,7 @@ def test_its_faces_are_scored_whatever_their_size(packed, training, command, tmp
 
 @pytest.mark.parametrize("arguments, said", [
     (("--arch", "dcgan28"), "--size 28"), (("--arch", "dcgan5x5"), "--size 48"), (("--arch", "dcgan"), "--size 64"),
-    (("--arch", "dcgan28", "--up", "resize"), "--up"), (("--arch", "dcgan5x5", "--r1", "1"), "--r1"),
-    (("--arch", "dcgan28", "--loss", "hinge"), "--label-smoothing 0"),
+    (("--arch", "dcgan28", "--up", "resize"), "--up"), (("--arch", "dcgan28", "--loss", "hinge"), "--label-smoothing 0"),
     (("--loss", "hinge", "--label-smoothing", "0.1"), "--label-smoothing")])
 def test_what_does_not_go_together_gets_a_sentence(packed, command, tmp_path, arguments, said):
     result = command(train, "--device", "cpu", "--data", packed(20), "--out", tmp_path / "run", "--steps", 1, *arguments)

@@ -1,8 +1,8 @@
 """The layers of the networks: Paddle's own, computed by oneDNN where that is faster, which is on x86 CPUs under Linux.
 
-A network is a list of layers; `run` takes pictures through it. On a GPU, on another processor, and where gradients of gradients
-are needed, that calls one layer after the other. On an x86 CPU it computes the same from the same weights with the operations
-of operations.py and convolution.py; between the layers pictures then stay in the order of that library, [N, H, W, C].
+A network is a list of layers; `run` takes pictures through it. On a GPU and on another processor that calls one layer after
+the other. On an x86 CPU it computes the same from the same weights with the operations of operations.py and convolution.py;
+between the layers pictures then stay in the order of that library, [N, H, W, C].
 
 A layer that oneDNN can compute is here a function (layer, x, shape) → y, its shape, backward. x and y are Arrays, shapes
 (N, H, W, C), and backward(dy, wanted) gives dx, if it is `wanted`, and the gradient of each of the layer's weights, or None for a
@@ -22,9 +22,9 @@ from training.operations import Activation, BatchNorm, Bias, Doubling, MaxPoolin
 
 
 class Settings(threading.local):
-    """What `computing_in` and `twice_differentiable` set, for this thread alone."""
+    """What `computing_in` sets, for this thread alone."""
 
-    dtype, twice = FLOAT32, False
+    dtype = FLOAT32
 
 
 settings = Settings()
@@ -38,17 +38,6 @@ def computing_in(precision):
         yield
     finally:
         settings.dtype = before
-
-
-@contextmanager
-def twice_differentiable():
-    """Inside the block Paddle's own layers compute. Needed for gradients that are differentiated again (`create_graph=True`)
-    and for `paddle.grad` by the input alone of a network that is not frozen."""
-    before, settings.twice = settings.twice, True
-    try:
-        yield
-    finally:
-        settings.twice = before
 
 
 class Sequential(nn.Sequential):
@@ -101,7 +90,7 @@ def run(layers, x):
 
 def suits(x):
     """Whether oneDNN computes on this tensor: float32 [N, C, H, W] on a CPU, in eager mode."""
-    return (paddle.in_dynamic_mode() and onednn.usable() and not settings.twice and x.ndim == 4 and x.dtype == paddle.float32
+    return (paddle.in_dynamic_mode() and onednn.usable() and x.ndim == 4 and x.dtype == paddle.float32
             and 0 not in x.shape and x.place.is_cpu_place() and paddle.get_device() == "cpu")
 
 
@@ -136,7 +125,7 @@ class FastLayers(paddle.autograd.PyLayer):
     @staticmethod
     def backward(ctx, dy):
         if paddle.is_grad_enabled():  # with create_graph=True
-            raise RuntimeError("gradients of gradients need `with twice_differentiable():` around the network's forward pass")
+            raise RuntimeError("these gradients cannot be differentiated again; call the layers one by one, without `run`")
         backwards, ctx.backwards = ctx.backwards, None  # what was kept is freed as it is used
         gradients = []
         while backwards:

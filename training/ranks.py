@@ -128,13 +128,6 @@ def average(tensor):
     return tensor
 
 
-def average_gradients(network):
-    """Sets the gradients of a network, which `parallel` has no part in, to their mean over the ranks."""
-    for weight in network.parameters():
-        if weight.grad is not None:
-            average(weight.grad)
-
-
 def average_statistics(*networks):
     """Sets the running batch-norm statistics of each network to their mean over the ranks."""
     for network in networks:
