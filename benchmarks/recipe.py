@@ -31,34 +31,37 @@ from training.randomness import face_inputs
 
 ROOT = Path(__file__).parent.parent
 # The way from the plain recipe to the default, and what was tried beside it on the way.
-SHIFTED = "--up deconv --lr 2e-4 --augment-p 1"  # the default's small batches, flips and average, every face shifted
+ALONE = "--no-vision-aided"
+SHIFTED = f"{ALONE} --up deconv --lr 2e-4 --augment-p 1"  # small batches, flips and average, every face shifted
 ROWS = {
     "classic": "--preset classic",
     "classic, seed 1": "--preset classic --seed 1",
-    "small batches, flips, average": "--up deconv --lr 2e-4 --augment off",
+    "small batches, flips, average": f"{ALONE} --up deconv --lr 2e-4 --augment off",
     "shifts": SHIFTED,
     "shifts, seed 1": f"{SHIFTED} --seed 1",
-    "resize-convolutions": "--lr 2e-4 --augment-p 1",
-    "resize-convolutions, seed 1": "--lr 2e-4 --augment-p 1 --seed 1",
+    "resize-convolutions": f"{ALONE} --lr 2e-4 --augment-p 1",
+    "resize-convolutions, seed 1": f"{ALONE} --lr 2e-4 --augment-p 1 --seed 1",
+    "unaided": ALONE,
+    "unaided, seed 1": f"{ALONE} --seed 1",
     "default": "",
     "default, seed 1": "--seed 1",
-    "default, rates kept": "--decay-after 0",  # the default itself for the first 2,500 steps
-    "default, rates falling at once": "--decay-after 1",
-    "default, twice the rates": "--lr-d 4e-4 --lr-g 2e-4",
-    "default, every face shifted": "--augment-p 1 --seed 1",
-    "default, G as fast as D": "--lr 2e-4 --seed 1",
-    "default, G a quarter as fast": "--lr-g 5e-5 --seed 1",
-    "default, transposed convolutions": "--up deconv --seed 1",
+    "unaided, rates kept": f"{ALONE} --decay-after 0",  # the same as unaided for the first 2,500 steps
+    "unaided, rates falling at once": f"{ALONE} --decay-after 1",
+    "unaided, twice the rates": f"{ALONE} --lr-d 4e-4 --lr-g 2e-4",
+    "unaided, every face shifted": f"{ALONE} --augment-p 1 --seed 1",
+    "unaided, G as fast as D": f"{ALONE} --lr 2e-4 --seed 1",
+    "unaided, G a quarter as fast": f"{ALONE} --lr-g 5e-5 --seed 1",
+    "unaided, transposed convolutions": f"{ALONE} --up deconv --seed 1",
     "shifts, batch 128": f"{SHIFTED} --batch 128",
     "shifts, no average": f"{SHIFTED} --ema 0",
     "shifts, no flips": f"{SHIFTED} --no-flip",
     "shifts, colours, holes": f"{SHIFTED} --augment diffaugment",
-    "shifts, G half as fast": "--up deconv --augment-p 1",
+    "shifts, G half as fast": f"{ALONE} --up deconv --augment-p 1",
     # on a CPU in either precision
-    "bfloat16": "--decay-after 0 --amp bfloat16",
-    "bfloat16, seed 1": "--decay-after 0 --amp bfloat16 --seed 1",
-    "float32": "--decay-after 0 --amp off",
-    "float32, seed 1": "--decay-after 0 --amp off --seed 1",
+    "bfloat16": f"{ALONE} --decay-after 0 --amp bfloat16",
+    "bfloat16, seed 1": f"{ALONE} --decay-after 0 --amp bfloat16 --seed 1",
+    "float32": f"{ALONE} --decay-after 0 --amp off",
+    "float32, seed 1": f"{ALONE} --decay-after 0 --amp off --seed 1",
 }
 SCORES = {"face_fd": "{:.1f}", "precision": "{:.2f}", "recall": "{:.2f}", "swd_64": "{:.0f}",
           "swd_32": "{:.0f}", "swd_16": "{:.0f}", "swd_mean": "{:.1f}", "ms_ssim": "{:.3f}",

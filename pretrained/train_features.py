@@ -1,7 +1,8 @@
 """Trains the network of scoring/facefeatures.py on CelebA's attributes, and packs it.
 
     python pretreat.py --attributes
-    python -m pretrained.train_features --data imgs
+    python -m pretrained.train_features                                                        # for scores
+    python -m pretrained.train_features --seed 1 --out pretrained/vision-aid.safetensors       # to help D
 
 It learns to tell the attributes, and whether and how much a face was damaged (see `damage`): attributes alone can be read off
 faces that no one would take for real.
