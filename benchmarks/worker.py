@@ -37,7 +37,7 @@ def step(batch, precision):
     from training.players import build_players
 
     choose_device("cpu")
-    recipe = defaults(up="deconv", lr_g=2e-4)
+    recipe = defaults(up="deconv", lr_g=2e-4, vision_aided=False)  # the same work as the PyTorch program
     trainer = Trainer(build_players(recipe, 64, precision=precision), recipe)
     reals = paddle.rand([int(batch), 3, 64, 64]) * 2 - 1
     steps = iter(range(1_000_000))

@@ -237,7 +237,8 @@ def test_weights_that_are_not_finite_are_not_saved(training, players_and_recipe,
     path = tmp_path / "run" / "checkpoint.safetensors"
     before = path.read_bytes()
     players, _ = players_and_recipe()
-    players.D.network.conv1.weight.set_value(paddle.full([4, 3, 4, 4], math.inf))
+    weight = players.D.network.parameters()[0]
+    weight.set_value(paddle.full_like(weight, math.inf))
     with pytest.raises(FloatingPointError):
         checkpoint.save_run(path, *networks_and_adams(players), {})
     assert path.read_bytes() == before
