@@ -166,25 +166,26 @@ def measure_step(options, place):
 
 
 def measure_before(options, place):
-    """A whole train.py run of the default recipe, now and at the commit before the fast layers, without its start."""
+    """A whole train.py run, now without the help for D, and at the commit before the fast layers; without its start."""
     make_faces(place / "faces", 2000)
     before = place / "before"
     subprocess.run(["git", "-C", ROOT, "worktree", "add", "--detach", before, BEFORE], check=True, capture_output=True)
 
-    def train(folder):
+    def train(folder, *options_now):
         def run():
             with tempfile.TemporaryDirectory() as out:
                 command("train.py", "--device", "cpu", "--data", place / "faces", "--out", out, "--steps", 100 + options.steps,
-                        "--eval-every", 10**9, folder=folder)
+                        "--eval-every", 10**9, *options_now, folder=folder)
                 lines = [json.loads(line) for line in (Path(out) / "log.jsonl").read_text().splitlines()]
             return (lines[-1]["seconds"] - lines[0]["seconds"]) / (lines[-1]["step"] - lines[0]["step"])
         return run
 
     try:
-        results = in_turns(options.runs, {"now": train(ROOT), "before": train(before)})
+        results = in_turns(options.runs, {"now": train(ROOT, "--no-vision-aided"), "before": train(before)})
     finally:
         subprocess.run(["git", "-C", ROOT, "worktree", "remove", "--force", before], check=True)
-    add("train.py, the default recipe, against the version before the fast layers", "train.py 默认配方，对照使用快速层之前的版本",
+    add("train.py --no-vision-aided, against the version before the fast layers",
+        "train.py --no-vision-aided，对照使用快速层之前的版本",
         *(f"{16 / statistics.median(results[name]):.1f} images/s" for name in ("now", "before")),
         f"{median_ratio(results['before'], results['now']):.2f}")
 
