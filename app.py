@@ -23,8 +23,9 @@ from network import draw_faces
 from support import figures
 from support.device import choose_device
 from support.pages import MAX_FACES, MAX_SEED, MAX_WAITING, WIDE, bounded, enlarged, save_walk, seed, seeds_from
-from training.checkpoint import PRETRAINED, RUN, best_of, describe_generator, find_generator, load_generator, weights_path
+from training.checkpoint import load_generator
 from training.randomness import LIMITS, between, draws, face_inputs
+from training.weights import PRETRAINED, RUN, best_of, describe_generator, find_generator, weights_path
 
 paddle.disable_signal_handler()  # Paddle's own prints a C++ traceback
 try:

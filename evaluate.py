@@ -31,17 +31,9 @@ from scoring.scores import LEGEND, chosen, score_sets, table
 from support import figures
 from support.device import choose_device
 from support.files import read_file, write_json
-from training.checkpoint import (
-    BEST,
-    LATEST,
-    describe_generator,
-    find_generator,
-    load_discriminator,
-    load_generator,
-    read_facts,
-    weights_path,
-)
+from training.checkpoint import load_discriminator, load_generator, read_facts
 from training.randomness import face_inputs
+from training.weights import BEST, LATEST, describe_generator, find_generator, weights_path
 from zoo import Plan
 
 MAX_SCORES = 2**24  # bytes of scores.json

@@ -17,8 +17,9 @@ import paddle
 from network import draw_faces
 from support.device import choose_device
 from support.pages import CSS, MAX_FACES, MAX_WAITING, WIDE, enlarged, save_walk, seed, seeds_from
-from training.checkpoint import PRETRAINED, load_generator
+from training.checkpoint import load_generator
 from training.randomness import face_inputs
+from training.weights import PRETRAINED
 
 paddle.disable_signal_handler()  # Paddle's own prints a C++ traceback
 try:

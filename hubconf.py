@@ -19,8 +19,9 @@ def celeba64():
     with _own_modules():
         from network import draw_faces
         from support.device import tune_cpu
-        from training.checkpoint import PRETRAINED, load_generator
+        from training.checkpoint import load_generator
         from training.randomness import face_inputs
+        from training.weights import PRETRAINED
 
         tune_cpu()
         generator, _ = load_generator(PRETRAINED)

@@ -11,6 +11,7 @@ import zoo
 from augment import POLICIES
 from network import LOSSES, SMOOTHED, UPSAMPLINGS
 from training.randomness import NOISES
+from training.start import read_start
 
 SMALL_SET = 50_000  # faces; with fewer, --augment auto augments
 EPOCHS, MIN_STEPS = 8, 2500  # a run's default length: 8 epochs, but at least 2,500 steps, for a small set has short epochs
@@ -35,6 +36,8 @@ class Recipe:
     noise: str
     up: str  # "" for networks that have no choice of it
     vision_aided: bool
+    from_: str  # "" for initial weights
+    freeze_d: int
     batch: int
     flip: bool
     augment: str  # "off", or one of augment.POLICIES
@@ -68,6 +71,9 @@ def add_networks(add):
     add("--vision-aided", action="store_true",
         help="D also judges what a network that knows faces sees, pretrained/vision-aid.safetensors (the default with dcgan)")
     add("--no-vision-aided", action="store_false", dest="vision_aided", help="D sees pictures alone")
+    add("--from", default="", dest="from_", metavar="FILE",
+        help="start from trained weights, such as celeba64 or Output/best.safetensors; the networks are theirs")
+    add("--freeze-d", type=number(int, 0), default=0, metavar="N", help="with --from: D's first N layers stay as they are")
 
 
 def add_data(add):
@@ -150,12 +156,14 @@ def build_parser(description=""):
 def parse_options(description="", typed=None):
     """The options of train.py, as `typed` (by default on the command line): a namespace.
 
-    --preset and --arch change defaults; what is typed beside them counts. Raises UserError where options do not go together.
+    --preset, --arch and --from change defaults; what is typed beside them counts. Raises UserError where options do not go
+    together.
     """
     parser = build_parser(description)
     chosen = parser.parse_args(typed)  # once to learn the preset and the networks, and then again with their defaults
-    arch = zoo.ZOO[chosen.arch]
-    parser.set_defaults(**{**arch.defaults, **PRESETS[chosen.preset], **({} if arch.has_up else {"up": ""})})
+    start = read_start(chosen.from_).options if chosen.from_ else {}
+    arch = zoo.ZOO[start.get("arch", chosen.arch)]
+    parser.set_defaults(**{**arch.defaults, **PRESETS[chosen.preset], **({} if arch.has_up else {"up": ""}), **start})
     options = parser.parse_args(typed)
     if options.up and not arch.has_up:
         raise UserError(f"--up does not go with --arch {options.arch}, which has layers of its own for it; leave it out, or take "
@@ -163,6 +171,8 @@ def parse_options(description="", typed=None):
     if options.label_smoothing and options.loss not in SMOOTHED:
         raise UserError(f"--loss {options.loss} has no probabilities to smooth; add --label-smoothing 0, or take one of "
                         f"{', '.join(SMOOTHED)}")
+    if options.freeze_d and not options.from_:
+        raise UserError("--freeze-d keeps what D learned before; name it with --from, such as --from celeba64")
     return options
 
 
@@ -207,7 +217,8 @@ def differences(before, now, data):
             if not phrases:
                 phrases.append(f"--data ({data} holds other labels than those it was trained on)")
         else:
-            phrases.append(f"--{key.replace('_', '-')} (it has {in_words(before[key])}, you ask for {in_words(now[key])})")
+            flag = "--" + key.rstrip("_").replace("_", "-")
+            phrases.append(f"{flag} (it has {in_words(before[key])}, you ask for {in_words(now[key])})")
     return phrases
 
 

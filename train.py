@@ -4,6 +4,7 @@
     python train.py --steps 5000                # that many steps instead; resumes where the run ended
     python train.py --fresh --lr 1e-4           # a new run, in Output-2; the old one stays
     python train.py --out Output-2 --lr 1e-4    # resumes that one
+    python train.py --from celeba64             # starts from trained weights, which your faces change
     python -m paddle.distributed.launch --devices 0,1 train.py    # on two GPUs
 
 Stopped by Ctrl-C or cut off, the same command resumes the run.
@@ -27,6 +28,7 @@ from training import ranks
 from training.draws import RunDraws
 from training.players import build_players
 from training.run import Run, own_folder
+from training.start import check_start
 
 
 class Trainer:
@@ -143,6 +145,8 @@ def main():
     reader = DataReader(options.data, options.batch, flip=options.flip, seed=options.seed, rank=ranks.RANK, ranks=ranks.COUNT,
                         where=options.where, conditional=options.conditional)
     zoo.check_size(options.arch, reader.size)
+    if options.from_:
+        check_start(options, reader.size)
     print(f"data: {reader.describe()}")
     recipe = make_recipe(options, len(reader))
     device = choose_device(options.device, aloud=True)

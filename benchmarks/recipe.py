@@ -26,8 +26,9 @@ from scoring.scores import chosen, score
 from support import figures
 from support.device import choose_device, usable_cpus
 from support.files import write_json
-from training.checkpoint import LATEST, load_generator
+from training.checkpoint import load_generator
 from training.randomness import face_inputs
+from training.weights import LATEST
 
 ROOT = Path(__file__).parent.parent
 # The way from the plain recipe to the default, and what was tried beside it on the way.

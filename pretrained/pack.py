@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from training.checkpoint import PRETRAINED, load_generator, read_metadata, write_tensors
+from training.checkpoint import load_generator, read_metadata, write_tensors
+from training.weights import PRETRAINED
 
 
 def build_parser():

@@ -78,6 +78,7 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, description, usage="[options]"):
         super().__init__(description=description, usage=f"%(prog)s {usage}", formatter_class=Help, allow_abbrev=False)
+        self._negative_number_matcher = re.compile(r"-\d")  # so that "-3,0,3" is the value of an option, and no option itself
 
     def error(self, message):
         raise UserError(f"{message}; --help lists the options")
@@ -120,6 +121,11 @@ def seed_list(text):
     except (ValueError, argparse.ArgumentTypeError):
         raise argparse.ArgumentTypeError(f"expected seeds like 0,4-6, {MAX_FACES:,} at most, not {text[:40]!r}") from None
     return seeds
+
+
+def number_list(text):
+    """An argparse type: "-3,0,1.5" → [-3.0, 0.0, 1.5]."""
+    return [number(float, -100, 100)(part) for part in text.split(",")]
 
 
 def picture_path(text, endings=(".png", ".jpg", ".jpeg", ".webp")):

@@ -140,6 +140,27 @@ def save_rows(path, named_faces):
     save_figure(path, figure)
 
 
+def save_sum(path, columns, result):
+    """Draws a sum of faces.
+
+    columns  of each term: title → uint8 [N, S, S, 3], the last of which is the face of the others' mean
+    result   uint8 [9, S, S, 3], drawn as a square
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(2.2 * len(columns) + 6, 6), layout="constrained")
+    axes = figure.subplots(1, len(columns) + 1, width_ratios=[*[1] * len(columns), 3])
+    for part, (title, faces) in zip(axes, columns.items()):
+        part.imshow(grid(faces, columns=1))
+        part.axhline((len(faces) - 1) * faces.shape[1] - 0.5, color="white", linewidth=4)
+        part.set_title("\n".join(textwrap.wrap(plain(title).replace(",", ", "), 16)), fontsize=12, parse_math=False)
+    axes[-1].imshow(grid(result))
+    axes[-1].set_title("=", fontsize=20)
+    for part in axes:
+        part.axis("off")
+    save_figure(path, figure)
+
+
 def save_scores(path, curves, levels):
     """Draws scores over images seen, on a logarithmic scale.
 

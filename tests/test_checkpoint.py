@@ -252,28 +252,3 @@ def test_a_damaged_run_is_neither_started_over_nor_lost(command, faces16, tmp_pa
     result = command(train, *arguments, "--steps", 2)
     assert result.status == 2 and str(path) in result.err and "--fresh" in result.err and result.err.count("\n") == 1
     assert path.read_bytes() == damaged
-
-
-def test_a_generator_is_found_where_there_are_faces(tmp_path, monkeypatch, capsys):
-    """The best of the runs that have seen enough; a run of noise is passed over, and named."""
-    monkeypatch.chdir(tmp_path)
-
-    def save(folder, images, face_fd=None, name="best"):
-        path = tmp_path / folder / f"{name}.safetensors"
-        path.parent.mkdir(exist_ok=True)
-        scores = {} if face_fd is None else {"face_fd": face_fd, "n": 100}
-        made = build_generator(Plan(size=16, z_dim=8, channels=4))
-        checkpoint.save_generator(path, made, {**FACTS, "images_seen": images, "scores": scores})
-
-    save("Output", 800)
-    assert checkpoint.find_generator() == checkpoint.PRETRAINED
-    said = capsys.readouterr().out
-    assert "Output has seen 800 images" in said and "--weights Output/best.safetensors" in said
-    assert "the pretrained generator" in said
-    save("Output-builtin", 50_000, 5)
-    assert checkpoint.find_generator() == checkpoint.PRETRAINED
-    save("Output-2", 16_000, 30, "generator")
-    assert str(checkpoint.find_generator()) == "Output-2/generator.safetensors"
-    save("Output-3", 16_000, 20)
-    save("Output-4", 16_000)
-    assert str(checkpoint.find_generator()) == "Output-3/best.safetensors"

@@ -91,7 +91,7 @@ def test_links_lead_somewhere_and_scripts_exist(page):
     assert not [name for name in scripts if not (ROOT / name).exists() and not (page.parent / name).exists()]
 
 
-@pytest.mark.parametrize("folder", ["intake", "training", "scoring", "support", "benchmarks", "pretrained"])
+@pytest.mark.parametrize("folder", ["intake", "training", "latent", "scoring", "support", "benchmarks", "pretrained"])
 def test_the_map_names_every_module(folder):
     row, = (line for line in split(ROOT / "CONTRIBUTING.md")[0] if line.startswith(f"| `{folder}/`"))
     assert set(re.findall(r"`(\w+)`", row)) == {path.stem for path in (ROOT / folder).glob("*.py")} - {"__init__"}

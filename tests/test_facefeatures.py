@@ -11,8 +11,9 @@ from scoring import facefeatures
 from scoring.facefeatures import face_features
 from scoring.fid import frechet_distance
 from scoring.neighbours import neighbour_scores
-from training.checkpoint import PRETRAINED, load_generator
+from training.checkpoint import load_generator
 from training.randomness import face_inputs
+from training.weights import PRETRAINED
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ import network
 import train
 from training import checkpoint
 from training.randomness import face_inputs
+from training.weights import PRETRAINED
 from zoo import Plan, build_generator
 
 FACTS = {"arch": "dcgan", "size": 16, "z_dim": 8, "channels": 4, "up": "deconv", "noise": "normal", "labels": {}, "where": "",
@@ -56,7 +57,9 @@ def test_a_face_is_a_seed(weights, tmp_path, command):
     (["--n", "0"], ["--n", "at least 1", "'0'"]),
     (["--seeds", "5-2"], ["--seeds", "0,4-6", "'5-2'"]),
     (["--n", "3", "--seeds", "1"], ["--seeds", "--n"]),
-    (["--seed", "3", "--seeds", "1"], ["--seed", "--seeds"]),
+    (["--seed", "3", "--seeds", "1"], ["--seed goes with --n"]),
+    (["--photo", "me.jpg", "--save-z", "z.npy"], ["--photo", "--save-z"]),
+    (["--save-z", "z.png"], ["--save-z", ".npy"]),
     (["--nonsense"], ["--nonsense"]),
 ])
 def test_bad_input_gets_a_sentence(weights, tmp_path, command, monkeypatch, arguments, words):
@@ -87,7 +90,7 @@ def test_training_saves_weights_that_can_be_loaded(faces16, tmp_path, command):
 def test_which_weights_are_the_default(weights, tmp_path, command, monkeypatch):
     """The run's best before its latest, and the pretrained ones where there is no run."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(checkpoint, "PRETRAINED", tmp_path / "pretrained.safetensors")
+    monkeypatch.setattr("training.weights.PRETRAINED", tmp_path / "pretrained.safetensors")
     result = command(generator)
     assert result.status == 2 and "train.py" in result.err and "--weights" in result.err
     for name in ("pretrained.safetensors", "Output/generator.safetensors", "Output/best.safetensors"):
@@ -109,9 +112,9 @@ def test_a_generator_that_resizes_is_rebuilt(tmp_path):
 
 
 def test_the_pretrained_generator():
-    loaded, facts = checkpoint.load_generator(checkpoint.PRETRAINED)
+    loaded, facts = checkpoint.load_generator(PRETRAINED)
     assert loaded.size == 64 and facts["scores"]["swd"] < 32  # half the distance of PCA faces, see docs/recipe.md
-    assert sum(path.stat().st_size for path in checkpoint.PRETRAINED.parent.iterdir() if path.is_file()) < 8e6
+    assert sum(path.stat().st_size for path in PRETRAINED.parent.iterdir() if path.is_file()) < 8e6
     faces = network.draw_faces(loaded, face_inputs(loaded.plan, range(16))).astype(int)
     assert abs(faces[:8] - faces[8:]).mean() > 20 and faces.std(axis=0).mean() > 20  # pictures that differ, not one face or grey
 
@@ -119,7 +122,7 @@ def test_the_pretrained_generator():
 def test_pretrained_weights_have_names(command, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     result = command(generator, "--n", 1, "--weights", "celeba64")
-    assert result.status == 0 and f"{checkpoint.PRETRAINED}: dcgan, 64×64 px" in result.out
+    assert result.status == 0 and f"{PRETRAINED}: dcgan, 64×64 px" in result.out
     for name in ("celeba65", "../pretrained/celeba64", ""):
         result = command(generator, "--n", 1, "--weights", name)
         assert result.status == 2 and result.err.count("\n") == 1

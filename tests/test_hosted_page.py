@@ -17,7 +17,8 @@ import httpx
 
 import generator
 from support import pages
-from training.checkpoint import PRETRAINED, load_generator
+from training.checkpoint import load_generator
+from training.weights import PRETRAINED
 
 FILE = Path(__file__).parent.parent / "faces.gradio.py"
 

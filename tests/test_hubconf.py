@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 import generator
-from training.checkpoint import PRETRAINED
+from training.weights import PRETRAINED
 
 ROOT = Path(__file__).parent.parent
 PROGRAM = """

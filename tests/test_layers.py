@@ -11,6 +11,7 @@ from network import conv, deconv, draw_faces, resize_conv
 from training import checkpoint, convolution, layers, onednn
 from training.layers import computing_in, run
 from training.randomness import face_inputs
+from training.weights import PRETRAINED
 
 ROOT = Path(zoo.__file__).parent
 PRECISIONS = {"float32": 1e-5, "bfloat16": 2e-2}
@@ -219,7 +220,7 @@ def test_another_number_of_channels_gets_a_sentence(layer):
 @fast
 @pytest.mark.parametrize("batch", [2, 33])
 def test_a_face_of_full_width_is_drawn_the_same_alone_and_in_company(batch):
-    generator, _ = checkpoint.load_generator(checkpoint.PRETRAINED)
+    generator, _ = checkpoint.load_generator(PRETRAINED)
     z = face_inputs(generator.plan, range(batch))
     together = draw_faces(generator, z)
     assert all((draw_faces(generator, z[row:row + 1])[0] == together[row]).all() for row in range(batch))

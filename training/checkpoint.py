@@ -7,7 +7,6 @@ from support.cli import UserError, printable
 
 import hashlib
 import json
-import math
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,11 +24,6 @@ from network import LOSSES
 from support.files import replacing
 from support.schema import Count, Label, Name, Number, Size, Text, checked, parsed
 from training.randomness import NOISES
-
-RUN = Path("Output")
-BEST, LATEST, CHECKPOINT = "best.safetensors", "generator.safetensors", "checkpoint.safetensors"
-PRETRAINED = Path(__file__).parent.parent / "pretrained" / "celeba64.safetensors"
-MIN_IMAGES = 8000  # seen; before that a generator draws noise rather than faces
 
 Channels = Annotated[int, Meta(ge=1, le=4096)]
 Labels = Annotated[dict[Name, Annotated[list[Label], Meta(min_length=1, max_length=1000)]], Meta(max_length=1000)]
@@ -52,6 +46,7 @@ class GeneratorFacts(Struct):
     pictures: Text
     where: Text
     scores: Annotated[dict[str, Number], Meta(max_length=100)]
+    from_: Text = ""  # the weights that training started from, and how those were trained
 
 
 class RunOptions(Struct):
@@ -222,7 +217,7 @@ def save_generator(path, generator, facts):
     """
     arrays = {name: tensor.numpy() for name, tensor in generator.state_dict().items()}
     write_tensors(path, arrays, {key: json.dumps(facts[key]) if key in ("scores", "labels")
-                                 else printable(facts[key])[:2000] for key in GeneratorFacts.__struct_fields__})
+                                 else printable(facts[key])[:2000] for key in GeneratorFacts.__struct_fields__ if key in facts})
 
 
 def read_generator_facts(path):
@@ -230,7 +225,7 @@ def read_generator_facts(path):
     text = read_metadata(path)
     facts = {key: parsed(text[key], path, NO_GENERATOR) if key in ("scores", "labels", *NUMBERS) else text[key]
              for key in GeneratorFacts.__struct_fields__ if key in text}
-    return checked(facts, GeneratorFacts, path, NO_GENERATOR)
+    return checked({"from_": "", **facts}, GeneratorFacts, path, NO_GENERATOR)
 
 
 def load_generator(path):
@@ -267,61 +262,3 @@ def load_discriminator(path, size, aid):
         if isinstance(layer, nn.Dropout):
             layer.eval()
     return discriminator
-
-
-def weights_path(text):
-    """An argparse type: a file of weights, or the name of pretrained ones, such as celeba64 → their file."""
-    pretrained = PRETRAINED.parent / f"{text}.safetensors"
-    named = pretrained.parent == PRETRAINED.parent and pretrained.exists() and not Path(text).exists()
-    return pretrained if named else Path(text)
-
-
-def best_score(folder, faces):
-    """The face FD of folder/best.safetensors; infinite where there is none that was compared with so many faces."""
-    try:
-        scores = read_generator_facts(folder / BEST)["scores"]
-    except UserError:
-        return math.inf
-    return scores.get("face_fd", math.inf) if scores.get("n") == faces else math.inf
-
-
-def best_of(folder):
-    """The best generator of a run, the latest where none was scored."""
-    return folder / BEST if (folder / BEST).exists() else folder / LATEST
-
-
-def find_generator():
-    """The weights to draw with where none are named: those of a run that draws faces, else the pretrained ones.
-
-    The runs are Output and those that --fresh put beside it; of several the one with the best score, or the newest. Says which
-    it took. Raises UserError where there are none.
-    """
-    found = []
-    for path in map(best_of, (RUN, *Path().glob(f"{RUN}-[0-9]*"))):
-        if path.exists():
-            facts = read_generator_facts(path)
-            if facts["images_seen"] >= MIN_IMAGES:
-                found.append((facts["scores"].get("face_fd", math.inf), -path.stat().st_mtime, path))
-            else:
-                print(f"note: the run in {path.parent} has seen {facts['images_seen']:,} images, too few for faces; "
-                      f"--weights {path} draws with it")
-    if found:
-        path = min(found)[-1]
-        print(f"weights: {path}, " + ("your run" if len(found) == 1 else f"the best or newest of your {len(found)} runs"))
-        return path
-    if not PRETRAINED.exists():
-        raise UserError(f"{RUN / LATEST}: no such file; train.py writes one, or name another with --weights")
-    print("weights: the pretrained generator; train.py makes your own")
-    return PRETRAINED
-
-
-def describe_generator(facts):
-    """What `load_generator` found, as one phrase for people."""
-    scores = facts["scores"]
-    score = (f", face FD {scores['face_fd']:.1f} against {scores['n']:,.0f} held-out faces" if {"face_fd", "n"} <= scores.keys()
-             else "")
-    which = f" with {facts['where']}" if facts["where"] else ""
-    labels = f", conditional on {', '.join(facts['labels'])}" if facts["labels"] else ""
-    return printable(
-        f"{facts['arch']}, {facts['size']}×{facts['size']} px, {facts['channels']} channels{labels}, trained {facts['step']:,} "
-        f"steps ({facts['images_seen']:,} images seen) on {facts['data']}{which}, seed {facts['seed']}{score}")

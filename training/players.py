@@ -7,6 +7,7 @@ import zoo
 from scoring.facefeatures import AID, load_features
 from support import device
 from training import ranks
+from training.start import freeze
 
 
 def build_players(recipe, size, labels=None, precision="float32"):
@@ -23,6 +24,7 @@ def build_players(recipe, size, labels=None, precision="float32"):
     plan = zoo.make_plan(recipe, size, labels or {})
     generator = zoo.build_generator(plan)
     discriminator = zoo.build_discriminator(plan, recipe.loss, aid)
+    freeze(discriminator, recipe.freeze_d)
     average = zoo.build_generator(plan)
     average.set_state_dict(generator.state_dict())
     for weight in average.parameters():

@@ -1,5 +1,8 @@
 """Every random draw after the initial weights: each is keyed by what it is for, so none depends on those before it."""
+from support.cli import UserError
+
 import hashlib
+from typing import NamedTuple
 
 import numpy as np
 
@@ -28,18 +31,34 @@ def noise(seed, purpose, update, count, z_dim, kind="normal"):
     return NOISES[kind](draws(seed, purpose, update), (count, z_dim))
 
 
-def face_inputs(plan, seeds, wanted=None):
-    """What the faces that `seeds` name are drawn from: float32 [len(seeds), inputs], a row a seed.
+class Latent(NamedTuple):
+    """A face of no seed: its name, and what it is drawn from, float32 [inputs], as in a row of `face_inputs`."""
+
+    name: str
+    inputs: np.ndarray
+
+
+def face_inputs(plan, faces, wanted=None):
+    """What `faces` are drawn from, seeds or Latents: float32 [len(faces), inputs], a row a face.
 
     That is z, as the generator's `plan` has it (see zoo.Plan), and behind it the labels of a conditional one, -1 or 1: those in
-    `wanted` (attribute → label) as asked, the others those of a training face.
+    `wanted` (attribute → label) as asked, the others those of a training face, or the Latent's. Raises UserError for a Latent of
+    another generator.
     """
     wanted = wanted or {}
-    rows = np.empty((len(seeds), plan.z_dim + len(plan.labels)), np.float32)
-    for row, seed in zip(rows, seeds):
-        row[:plan.z_dim] = NOISES[plan.noise](draws(seed, "face"), plan.z_dim)
-        chance = draws(seed, "labels").random()
-        row[plan.z_dim:] = [wanted.get(name, labels[int(chance * len(labels))]) for name, labels in plan.labels.items()]
+    rows = np.empty((len(faces), plan.z_dim + len(plan.labels)), np.float32)
+    for row, face in zip(rows, faces):
+        if isinstance(face, Latent):
+            if face.inputs.shape != row.shape:
+                raise UserError(f"{face.name}: has {len(face.inputs)} numbers, but this generator draws a face from {len(row)}: "
+                                "it is of another generator")
+            row[:] = face.inputs
+            labels = row[plan.z_dim:]
+        else:
+            row[:plan.z_dim] = NOISES[plan.noise](draws(face, "face"), plan.z_dim)
+            chance = draws(face, "labels").random()
+            labels = [labels[int(chance * len(labels))] for labels in plan.labels.values()]
+        row[plan.z_dim:] = [wanted.get(name, label) for name, label in zip(plan.labels, labels)]
     return rows
 
 

@@ -17,10 +17,11 @@ from recipe import EARLY_SAMPLES, EARLY_SCORES, EPOCHS, MIN_STEPS, differences
 from scoring import metrics
 from support import figures
 from support.files import claim, numbered_folder, sweep, write_json
-from training import checkpoint, ranks
+from training import checkpoint, ranks, weights
 from training.monitor import LOG_EVERY, MIN_HELD_OUT, Monitor, RealFaces
 from training.players import networks_and_adams
 from training.randomness import face_inputs
+from training.start import describe_start, start_from
 
 FIRST_FACES = 500  # steps after which faces begin to show, about
 
@@ -38,7 +39,7 @@ def own_folder(options, reader):
         return
     folder = options.out
     if folder is None:
-        folder = checkpoint.RUN
+        folder = weights.RUN
         if reader.manifest["sources"] == [BUILTIN]:
             folder = "Output-builtin"
             print(f"the run is saved in {folder}, because these are the built-in faces; Output stays free for your photos")
@@ -71,8 +72,8 @@ class Run:
         faces = reader.facts()
         self.facts = {**asdict(recipe), **faces, "precision": precision}  # what options.json and the weights say
         ranks.require_same({**vars(options), "amp": precision}, faces)
-        ranks.copy_from_first(folder / checkpoint.CHECKPOINT)
-        self.saved = checkpoint.read_facts(folder / checkpoint.CHECKPOINT)
+        ranks.copy_from_first(folder / weights.CHECKPOINT)
+        self.saved = checkpoint.read_facts(folder / weights.CHECKPOINT)
         if self.saved:
             differing = differences(self.saved["options"], self.facts, options.data)
             if differing:
@@ -83,6 +84,7 @@ class Run:
         self.step = self.saved["step"] if self.saved else 0
         self.total_steps = total_steps(options, self.steps_per_epoch)
         self.stop_signal = None
+        self.start = describe_start(recipe.from_) if recipe.from_ else ""
         self.announce(precision)
 
     def announce(self, precision):
@@ -96,6 +98,8 @@ class Run:
             print(f"note: the run computed in {printable(before)} so far; it resumes in {precision}")
         print(f"run: {self.folder}, " + (f"resumes at step {self.step} of {self.total_steps}" if self.saved
                                          else f"{self.total_steps} steps"))
+        if self.start:
+            print(f"from: {self.start}")
         if self.options.fresh:
             print(f"to resume it later, type --out {self.folder} instead of --fresh")
         if self.total_steps < FIRST_FACES:
@@ -109,7 +113,9 @@ class Run:
         """
         self.players = players
         if self.saved:
-            checkpoint.load_run(self.folder / checkpoint.CHECKPOINT, *networks_and_adams(players))
+            checkpoint.load_run(self.folder / weights.CHECKPOINT, *networks_and_adams(players))
+        elif self.recipe.from_:
+            start_from(self.options, players)
         (self.folder / "samples").mkdir(exist_ok=True)
         write_json(self.folder / "options.json", {**vars(self.options), "out": str(self.folder), **self.facts,
                                                   "paddle": paddle.__version__})
@@ -126,7 +132,7 @@ class Run:
         batches = self.reader.batches(self.step * self.recipe.d_steps)
         with closing(self.monitor), closing(batches), stop_signals(patient=ranks.LAUNCHED) as self.signals:
             if self.step == 0:
-                (self.folder / checkpoint.BEST).unlink(missing_ok=True)  # of an earlier run here, whose checkpoint was removed
+                (self.folder / weights.BEST).unlink(missing_ok=True)  # of an earlier run here, whose checkpoint was removed
                 figures.save_picture(self.folder / "reals.png", figures.grid(self.reals.shown, columns=10))
                 self.draw(keep=True)
             try:
@@ -170,7 +176,7 @@ class Run:
             raise UserError(f"stopped and saved in {self.folder}; {how} resumes it", status=128 + self.stop_signal)
         print(f"done: {self.folder}/samples shows how the faces grew, {self.folder}/loss.png how the training went\n"
               f"more steps make better faces: {resume_command(self.folder, 2 * self.total_steps)}\n"
-              f"next: python generator.py --n 16 --weights {shlex.quote(str(checkpoint.best_of(self.folder)))}")
+              f"next: python generator.py --n 16 --weights {shlex.quote(str(weights.best_of(self.folder)))}")
 
     def draw(self, keep):
         """Draws the hundred sample faces: with `keep` saves them as a grid; every LOG_EVERY steps checks for mode collapse."""
@@ -188,8 +194,8 @@ class Run:
         if ranks.RANK > 0:
             return {}
         scores = metrics.quick_scores(self.players.average, self.reals.held_out)
-        if scores["face_fd"] < checkpoint.best_score(self.folder, scores["n"]):
-            self.save_generator(checkpoint.BEST, scores)
+        if scores["face_fd"] < weights.best_score(self.folder, scores["n"]):
+            self.save_generator(weights.BEST, scores)
         return scores
 
     def save(self, scores):
@@ -199,8 +205,8 @@ class Run:
         self.monitor.fetch()
         if ranks.RANK == 0:
             self.monitor.save_losses()
-            self.save_generator(checkpoint.LATEST, scores)
-            checkpoint.save_run(self.folder / checkpoint.CHECKPOINT, networks, adams,
+            self.save_generator(weights.LATEST, scores)
+            checkpoint.save_run(self.folder / weights.CHECKPOINT, networks, adams,
                                 {**self.progress(), "options": self.facts, "suspicions": self.monitor.suspicions})
         self.saved_step = self.step
 
@@ -208,7 +214,8 @@ class Run:
         """Saves the averaged generator, its file with all that it takes to rebuild it."""
         sources = ", ".join(Path(source).name for source in self.reader.manifest["sources"])
         checkpoint.save_generator(self.folder / name, self.players.average, {
-            **self.facts, **self.progress(), "scores": scores, "data": f"{len(self.reader)} faces from {sources}"})
+            **self.facts, **self.progress(), "scores": scores, "data": f"{len(self.reader)} faces from {sources}",
+            "from_": self.start})
 
     def progress(self):
         """How far the run is: steps, images seen, seconds."""

@@ -1,0 +1,1 @@
+"""What can be done with z: files of it, the z of a photo, directions, sums."""

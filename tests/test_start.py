@@ -1,0 +1,76 @@
+import pytest
+from safetensors.numpy import load_file
+
+import train
+from training.checkpoint import read_generator_facts
+
+PLAIN = ("--no-vision-aided", "--decay-after", 0, "--ema", 0)  # without an average, what is saved is the generator itself
+
+
+@pytest.fixture
+def learned(training, tmp_path):
+    """The weights of a run of 3 steps, whose discriminator is in the checkpoint beside them."""
+    assert training("--steps", 3, *PLAIN, out="before").status == 0
+    return tmp_path / "before" / "generator.safetensors"
+
+
+def part(path, prefix):
+    """The arrays of a file whose names have this prefix, without it."""
+    return {name.removeprefix(prefix): array for name, array in load_file(path).items() if name.startswith(prefix)}
+
+
+def start(command, faces16, tmp_path, *arguments, out="after"):
+    return command(train, "--data", faces16, "--out", tmp_path / out, "--device", "cpu", "--batch", 32, *PLAIN, *arguments)
+
+
+def test_a_run_starts_from_what_another_learned(command, faces16, learned, tmp_path):
+    """With learning rates of 0 the networks stay what they were, in both players; the networks' options need not be typed."""
+    result = start(command, faces16, tmp_path, "--from", learned, "--steps", 1, "--lr", 0)
+    assert result.status == 0 and "from: " in result.out and "trained 3 steps" in result.out and "untrained" not in result.out
+    before, after = (load_file(tmp_path / run / "checkpoint.safetensors") for run in ("before", "after"))
+    stayed = {name for name in before if name.endswith(("weight", "bias")) and (before[name] == after[name]).all()}
+    assert {name.partition(".")[0] for name in stayed} == {"generator", "discriminator", "average"}
+    assert stayed == {name for name in before if name.endswith(("weight", "bias"))}
+    facts = read_generator_facts(tmp_path / "after" / "generator.safetensors")
+    assert facts["step"] == 1 and "trained 3 steps (96 images seen)" in facts["from_"]
+
+
+def test_such_a_run_resumes_to_the_same_end(command, faces16, learned, tmp_path):
+    for steps, out in ((4, "whole"), (2, "parts"), (4, "parts")):
+        assert start(command, faces16, tmp_path, "--from", learned, "--steps", steps, out=out).status == 0
+    whole, parts = (load_file(tmp_path / out / "checkpoint.safetensors") for out in ("whole", "parts"))
+    assert all((whole[name] == parts[name]).all() for name in whole)
+    result = start(command, faces16, tmp_path, "--steps", 6, "--z-dim", 8, "--channels", 4, out="parts")
+    assert result.status == 2 and "--from (it has" in result.err
+
+
+@pytest.mark.parametrize("aid", [[], ["--vision-aided"]])
+def test_the_first_layers_of_a_frozen_discriminator_stay(aid, command, faces16, training, tmp_path):
+    training("--steps", 1, *PLAIN, *aid, out="before")
+    learned = tmp_path / "before" / "generator.safetensors"
+    assert start(command, faces16, tmp_path, "--from", learned, *aid, "--freeze-d", 2, "--steps", 2).status == 0
+    inner = "discriminator.discriminators.0." if aid else "discriminator."
+    before, after = (part(tmp_path / run / "checkpoint.safetensors", inner) for run in ("before", "after"))
+    stayed = {name for name in before if name.endswith(("weight", "bias")) and (before[name] == after[name]).all()}
+    assert stayed == {"conv1.weight", "conv2.weight", "bn2.weight", "bn2.bias"}
+
+
+def test_a_discriminator_of_another_kind_starts_untrained(command, faces16, learned, tmp_path):
+    result = start(command, faces16, tmp_path, "--from", learned, "--steps", 1, "--vision-aided")
+    assert result.status == 0 and "discriminator starts untrained" in result.out and "--vision-aided" in result.out
+    learned.with_name("checkpoint.safetensors").unlink()
+    result = start(command, faces16, tmp_path, "--from", learned, "--steps", 1, out="alone")
+    assert result.status == 0 and "discriminator starts untrained, because none is beside" in result.out
+
+
+@pytest.mark.parametrize("arguments, words", [
+    (["--from", "RUN", "--channels", 8], ["--channels 8", "whose generator has 4", "leave it out"]),
+    (["--from", "celeba64"], ["--from celeba64 draws 64 px", "have 16", "pretreat.py --size 64"]),
+    (["--from", "missing"], ["missing: no such file"]),
+    (["--from", "RUN", "--conditional", "Smiling"], ["--conditional"]),
+    (["--freeze-d", 1], ["--freeze-d", "--from"])])
+def test_bad_input_gets_a_sentence(command, faces16, learned, tmp_path, arguments, words):
+    arguments = [learned if word == "RUN" else word for word in arguments]
+    result = start(command, faces16, tmp_path, *arguments, "--steps", 1)
+    assert result.status == 2 and result.err.count("\n") == 1 and all(word in result.err for word in words), result.err
+    assert not (tmp_path / "after").exists()

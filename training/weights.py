@@ -1,0 +1,71 @@
+"""Which weights: those of a run, the pretrained ones, and what a file of them says in one phrase."""
+from support.cli import UserError, printable
+
+import math
+from pathlib import Path
+
+from training.checkpoint import read_generator_facts
+
+RUN = Path("Output")
+BEST, LATEST, CHECKPOINT = "best.safetensors", "generator.safetensors", "checkpoint.safetensors"
+PRETRAINED = Path(__file__).parent.parent / "pretrained" / "celeba64.safetensors"
+MIN_IMAGES = 8000  # seen; before that a generator draws noise rather than faces
+
+
+def weights_path(text):
+    """An argparse type: a file of weights, or the name of pretrained ones, such as celeba64 → their file."""
+    pretrained = PRETRAINED.parent / f"{text}.safetensors"
+    named = pretrained.parent == PRETRAINED.parent and pretrained.exists() and not Path(text).exists()
+    return pretrained if named else Path(text)
+
+
+def best_score(folder, faces):
+    """The face FD of folder/best.safetensors; infinite where there is none that was compared with so many faces."""
+    try:
+        scores = read_generator_facts(folder / BEST)["scores"]
+    except UserError:
+        return math.inf
+    return scores.get("face_fd", math.inf) if scores.get("n") == faces else math.inf
+
+
+def best_of(folder):
+    """The best generator of a run, the latest where none was scored."""
+    return folder / BEST if (folder / BEST).exists() else folder / LATEST
+
+
+def find_generator():
+    """The weights to draw with where none are named: those of a run that draws faces, else the pretrained ones.
+
+    The runs are Output and those that --fresh put beside it; of several the one with the best score, or the newest. Says which
+    it took. Raises UserError where there are none.
+    """
+    found = []
+    for path in map(best_of, (RUN, *Path().glob(f"{RUN}-[0-9]*"))):
+        if path.exists():
+            facts = read_generator_facts(path)
+            if facts["images_seen"] >= MIN_IMAGES or facts["from_"]:
+                found.append((facts["scores"].get("face_fd", math.inf), -path.stat().st_mtime, path))
+            else:
+                print(f"note: the run in {path.parent} has seen {facts['images_seen']:,} images, too few for faces; "
+                      f"--weights {path} draws with it")
+    if found:
+        path = min(found)[-1]
+        print(f"weights: {path}, " + ("your run" if len(found) == 1 else f"the best or newest of your {len(found)} runs"))
+        return path
+    if not PRETRAINED.exists():
+        raise UserError(f"{RUN / LATEST}: no such file; train.py writes one, or name another with --weights")
+    print("weights: the pretrained generator; train.py makes your own")
+    return PRETRAINED
+
+
+def describe_generator(facts):
+    """What `load_generator` found, as one phrase for people."""
+    scores = facts["scores"]
+    score = (f", face FD {scores['face_fd']:.1f} against {scores['n']:,.0f} held-out faces" if {"face_fd", "n"} <= scores.keys()
+             else "")
+    which = f" with {facts['where']}" if facts["where"] else ""
+    labels = f", conditional on {', '.join(facts['labels'])}" if facts["labels"] else ""
+    start = f", starting from {facts['from_']}" if facts["from_"] else ""
+    return printable(
+        f"{facts['arch']}, {facts['size']}×{facts['size']} px, {facts['channels']} channels{labels}, trained {facts['step']:,} "
+        f"steps ({facts['images_seen']:,} images seen) on {facts['data']}{which}, seed {facts['seed']}{start}{score}")
