@@ -19,52 +19,26 @@ from pathlib import Path
 import numpy as np
 import paddle
 
-from network import draw_faces
-from support import figures
 from support.device import choose_device
-from support.pages import MAX_FACES, MAX_SEED, MAX_WAITING, WIDE, bounded, enlarged, save_walk, seed, seeds_from
+from support.pages import (
+    MAX_FACES,
+    MAX_WAITING,
+    WIDE,
+    seed,
+)
+from support.words import LANGUAGES, WORDS
 from training.checkpoint import load_generator
-from training.randomness import LIMITS, between, draws, face_inputs
 from training.weights import PRETRAINED, RUN, best_of, describe_generator, find_generator, weights_path
 
 paddle.disable_signal_handler()  # Paddle's own prints a C++ traceback
 try:
     import gradio as gr
 
+    from support.answers import MAX_MOVE, MIN_TRUNCATION, MOVES, Page
+    from support.browser import CHOOSE, REMEMBER
     from support.serving import build_server, listen
 except ImportError as error:
     gr, MISSING = None, str(error)  # main() says so, after --help
-
-VARIATIONS = 8
-MIN_TRUNCATION = 0.6  # with less, faces look blurred and alike
-LANGUAGES = ("en", "zh-CN", "zh-TW")
-WORDS = {  # the texts of the page, in these languages
-    "title": ("# Faces from noise\nNone of these people exists. The same seed and generator always give the same face.",
-              "# 从噪声生成人脸\n这些人都不存在。一个种子对应一张脸：同一个生成器、同一个种子，得到的总是同一张脸。",
-              "# 從雜訊生成人臉\n這些人都不存在。一個種子對應一張臉：同一個生成器、同一個種子，得到的總是同一張臉。"),
-    "weights": ("Generator · resolution · images seen in training",
-                "生成器 · 分辨率 · 训练时看过的图片数", "生成器 · 解析度 · 訓練時看過的圖片數"),
-    "truncation": ("Truncation: the smaller, the softer and more alike the faces, with fewer artefacts",
-                   "截断系数：越小，人脸越柔和、越相似，瑕疵也越少", "截斷係數：越小，人臉越柔和、越相似，瑕疵也越少"),
-    "attributes": ("Attributes: + with, – without, ? left to chance", "属性：+ 有，– 无，? 随机", "屬性：+ 有，– 無，? 隨機"),
-    "faces": ("Faces", "人脸", "人臉"), "walk": ("Interpolation", "插值", "內插"),
-    "vary": ("Variations", "变体", "變體"), "compare": ("Comparison", "对比", "對比"),
-    "first": ("First seed", "起始种子", "起始種子"), "count": ("How many", "人脸数量", "人臉數量"),
-    "again": ("Other faces", "换一批", "換一批"), "save": ("Download as one picture", "下载为一张图片", "下載為一張圖片"),
-    "picked": ("Click on two faces, then see them in *Interpolation*; the last one clicked is also the one in *Variations*.",
-               "依次点击两张脸，再到“插值”里看两者之间的过渡；最后点击的那张也是“变体”的原图。",
-               "依序點選兩張臉，再到「內插」裡看兩者之間的過渡；最後點選的那張也是「變體」的原圖。"),
-    "start": ("From seed", "起点种子", "起點種子"), "end": ("To seed", "终点种子", "終點種子"),
-    "which": ("Seed", "种子", "種子"), "strength": ("Amount of change", "变化幅度", "變化幅度"),
-    "more": ("Other variations", "换一组变体", "換一組變體"), "other": ("Other generator", "另一个生成器", "另一個生成器"),
-}
-# Writes the state of the page into its address.
-REMEMBER = """(...all) => {
-    const [weights, first, count, truncation, ...labels] = all.slice(7), address = new URL(window.location);
-    Object.entries({weights, first, count, truncation, labels}).forEach(([key, value]) => address.searchParams.set(key, value));
-    window.history.replaceState(null, "", address);
-    return all;
-}"""
 
 
 def find_weights(paths):
@@ -91,71 +65,6 @@ def find_weights(paths):
     if not found:
         raise UserError("no usable weights were found; train.py writes some, or name a file")
     return found
-
-
-class Page:
-    """The functions behind the page. Their arguments come from visitors, who may send any value, and are bounded here.
-
-    Files are written into `folder`. Each kind of file has one name, for Gradio copies a file before the next request is drawn.
-    """
-
-    def __init__(self, generators, folder):
-        self.generators, self.folder = generators, Path(folder)
-        self.attributes = list(dict.fromkeys(name for generator in generators.values() for name in generator.plan.labels))
-
-    def generator(self, name):
-        """The generator of this name."""
-        if str(name) not in self.generators:
-            raise gr.Error("no such generator", print_exception=False)
-        return self.generators[str(name)]
-
-    def inputs(self, weights, seeds, truncation, labels):
-        """A generator and its inputs for these seeds. A `truncation` below 1 moves z towards the mean of the noise."""
-        generator = self.generator(weights)
-        plan = generator.plan
-        asked = {name: 1 if label == "+" else -1 for name, label in zip(self.attributes, labels) if label in ("+", "-")}
-        inputs = face_inputs(plan, seeds, asked)
-        middle = np.float32(sum(LIMITS[plan.noise]) / 2)
-        share = np.float32(bounded(truncation, MIN_TRUNCATION, 1, 1))
-        inputs[:, :plan.z_dim] = middle + share * (inputs[:, :plan.z_dim] - middle)
-        return generator, inputs
-
-    def faces(self, weights, first, count, truncation, labels):
-        """A gallery of the faces of seeds in a row, with their seeds."""
-        seeds = seeds_from(first, count)
-        return list(zip(enlarged(draw_faces(*self.inputs(weights, seeds, truncation, labels))), map(str, seeds)))
-
-    def picture(self, gallery):
-        """A gallery as one picture: the path of a file."""
-        path = self.folder / "faces.png"
-        figures.save_picture(path, figures.grid(np.stack([face for face, _ in gallery])))
-        return str(path)
-
-    def walk(self, weights, start, end, truncation, labels):
-        """An interpolation from one seed to another and back: the path of a .gif file."""
-        generator, z = self.inputs(weights, [seed(start), seed(end)], truncation, labels)
-        path = self.folder / "walk.gif"
-        save_walk(path, generator, *z)
-        return str(path)
-
-    def vary(self, weights, which, direction, strength, truncation, labels):
-        """A gallery of one face and its variations: an interpolation to another face, which `direction` chooses, up to the share
-        `strength` of the way."""
-        other = int(draws(seed(which), "variation", seed(direction)).integers(MAX_SEED))
-        generator, z = self.inputs(weights, [seed(which), other], truncation, labels)
-        z[1, generator.plan.z_dim:] = z[0, generator.plan.z_dim:]  # with the same attributes
-        shares = np.linspace(0, bounded(strength, 0, 1, 0.6), VARIATIONS)
-        faces = draw_faces(generator, between(generator.plan, *z, shares))
-        return list(zip(enlarged(faces), (f"{share:.0%}" for share in shares)))
-
-    def asked_for(self, request: "gr.Request"):
-        """The state in the page's address: generator, first seed, how many, truncation, labels; else the defaults."""
-        asked = request.query_params.get
-        weights = asked("weights") if asked("weights") in self.generators else next(iter(self.generators))
-        labels = [label if label in ("+", "-") else "" for label in asked("labels", "").split(",")]
-        labels = (labels + [""] * len(self.attributes))[:len(self.attributes)]
-        return [weights, seed(asked("first")), int(bounded(asked("count"), 1, MAX_FACES, 16)),
-                bounded(asked("truncation"), MIN_TRUNCATION, 1, 1), *labels]
 
 
 def build(found, folder):
@@ -199,14 +108,29 @@ def build(found, folder):
                     strength = slider("strength", 0, 1, 0.6)
                     more = gr.Button(words("more"), variant="primary", elem_id="more")
                 variations = gallery("vary")
+            with gr.Tab(words("face")):
+                gr.Markdown(words("private"))
+                with gr.Row():
+                    upload = gr.Button(words("upload"), variant="primary", elem_id="upload")
+                    mine, to = number("mine", 0), number("to", 1)
+                photo, z = gr.Textbox(visible=False), gr.Textbox(visible=False)
+                with gr.Row():
+                    moves = [slider(name, -MAX_MOVE, MAX_MOVE, 0, step=0.5) for name in MOVES]
+                with gr.Row():
+                    gr.HTML(elem_id="photo")
+                    changed = gallery("changed")
+                    journey = gr.Image(show_label=False, type="filepath", format="gif", buttons=["download"], elem_id="journey")
             with gr.Tab(words("compare"), visible=len(choices) > 1):
                 other = gr.Dropdown(choices, value=choices[-1][1], label=words("other"), elem_id="other")
                 with gr.Row():
                     sides = [gallery("side1"), gallery("side2")]
         view, direction = gr.State("faces"), gr.State(0)
 
-        def draw(view, other, start, end, which, direction, strength, weights, first, count, truncation, *labels):
+        def draw(view, other, start, end, which, direction, strength, to, weights, first, count, truncation, mine, z, *others):
             """The output of the open tab."""
+            moves, labels = others[:len(MOVES)], others[len(MOVES):]
+            if view == "face":
+                return dict(zip((changed, journey), page.change(weights, mine, z, moves, to, truncation, labels)))
             if view == "walk":
                 return {film: page.walk(weights, start, end, truncation, labels)}
             if view == "vary":
@@ -217,7 +141,7 @@ def build(found, folder):
             return {faces: drawn, save: page.picture(drawn)}
 
         def open_tab(tab: gr.SelectData):
-            return ("faces", "walk", "vary", "compare")[tab.index]
+            return ("faces", "walk", "vary", "face", "compare")[tab.index]
 
         def pick(place: gr.SelectData, end):
             """The clicked face becomes the end of the interpolation, and the old end its start."""
@@ -229,12 +153,14 @@ def build(found, folder):
             radios = {label: gr.Radio(visible=label.label in known) for label in labels}
             return {switches: gr.Accordion(visible=bool(known)), **radios}
 
-        shown = [weights, first, count, truncation, *labels]
-        drawing = {"fn": draw, "js": REMEMBER, "outputs": [faces, save, film, variations, *sides],
-                   "inputs": [view, other, start, end, which, direction, strength, *shown],
+        shown = [weights, first, count, truncation, mine, z, *moves, *labels]
+        drawing = {"fn": draw, "js": REMEMBER, "outputs": [faces, save, film, variations, changed, journey, *sides],
+                   "inputs": [view, other, start, end, which, direction, strength, to, *shown],
                    "concurrency_limit": 1, "trigger_mode": "always_last", "preprocess": False}  # `Page` bounds all values
-        gr.on([*(part.input for part in (first, start, end, which, weights, other, *labels)),
-               *(part.release for part in (truncation, count, strength))], **drawing)
+        gr.on([*(part.input for part in (first, start, end, which, to, weights, other, *labels)),
+               *(part.release for part in (truncation, count, strength, *moves))], **drawing)
+        mine.input(lambda: "", None, z).then(**drawing)
+        upload.click(page.find, [weights, photo], z, js=CHOOSE, concurrency_limit=1).then(**drawing)
         again.click(lambda: int(np.random.default_rng().integers(10 ** 6)), None, first).then(**drawing)
         more.click(lambda number: number + 1, direction, direction).then(**drawing)
         tabs.select(open_tab, None, view).then(**drawing)

@@ -50,8 +50,8 @@ def build_parser():
          "next, and back")
     show("--sweep", type=seed_list, metavar="PLACES", help="change these numbers of z, counted from 0, one by one")
     show("--direction", metavar="ATTRIBUTE", help="faces moved through z so that they have more of one of CelebA's attributes")
-    show("--sum", type=parse_sum, metavar="SUM", help="means of some faces added and subtracted: seeds, files of z, or attributes, as in "
-         '"1,5,9 - 3,me.npy + Male=1,Smiling=-1"')
+    show("--sum", type=parse_sum, metavar="SUM", help="means of some faces added and subtracted: seeds, files of z, attributes, "
+         'as in "1,5,9 - 3,me.npy + Male=1,Smiling=-1"')
     show("--timelapse", type=Path, metavar="RUN", help="the sample grids of a run folder, as a film")
     show("--neighbours", action="store_true", help="the training face nearest to each generated one")
     add = parser.add_argument_group("faces and files").add_argument

@@ -191,6 +191,11 @@ class Plan(NamedTuple):
         """A layer's width: `published` is that with 64 channels."""
         return max(1, round(published * self.channels / 64))
 
+    @property
+    def inputs(self):
+        """How many numbers a face is drawn from: those of z, and the labels of a conditional generator."""
+        return self.z_dim + len(self.labels)
+
     def exists(self):
         """Whether there is a network of this size and with this upsampling."""
         arch = ZOO[self.arch]
@@ -204,9 +209,9 @@ def make_plan(recipe, size, labels):
 
 def build_generator(plan):
     """An untrained generator; its `plan` stays with it."""
-    arch, inputs = ZOO[plan.arch], plan.z_dim + len(plan.labels)
+    arch = ZOO[plan.arch]
     chosen = {"up": plan.up} if arch.has_up else {}
-    generator = Generator(*arch.generator(plan.size, inputs, plan.width, **chosen))
+    generator = Generator(*arch.generator(plan.size, plan.inputs, plan.width, **chosen))
     generator.size, generator.plan = plan.size, plan
     return generator
 

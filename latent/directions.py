@@ -12,7 +12,7 @@ from scoring.facefeatures import at_side, load_features
 from scoring.metrics import logits
 from training.randomness import face_inputs
 
-FACES = 3000  # drawn to find the directions
+FACES = 1500  # drawn to find the directions
 JUDGED = 200  # faces on which a direction is tried
 FIRST = 10**6  # the seed of the first of them: no usual seed, so that the directions can be tried on those
 

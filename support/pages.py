@@ -1,4 +1,6 @@
 """What the pages of app.py and faces.gradio.py share: bounds on what visitors send, and faces as a browser shows them."""
+import base64
+import binascii
 import math
 
 import numpy as np
@@ -11,6 +13,8 @@ from training.randomness import between
 MAX_FACES = 36  # in one request
 MAX_SEED = 2 ** 31 - 1
 MAX_WAITING = 30  # requests at a time; more are refused
+MAX_PHOTO = 4 * 2**20  # characters of a photo's data address, which the page makes from one of 1024 px
+MAX_INPUT = 6.0  # of z, in standard deviations
 FRAMES, SECONDS = 24, 2  # of an interpolation, in each direction
 SHOWN = 192  # px, the size at which a face is shown
 WIDE = 250  # px, the least width of a control that has a row of its own on a phone
@@ -37,6 +41,29 @@ def seed(number):
 def seeds_from(first, count):
     """Any two values that a visitor sent, as seeds in a row."""
     return range(seed(first), seed(first) + int(bounded(count, 1, MAX_FACES, 16)))
+
+
+def photo_in(address):
+    """The bytes in a data address of a picture that a visitor sent; none where it is no such address, or too large."""
+    start, comma, coded = str(address)[:MAX_PHOTO].partition(",")
+    try:
+        return base64.b64decode(coded, validate=True) if comma and len(str(address)) <= MAX_PHOTO else b""
+    except binascii.Error:
+        return b""
+
+
+def text_of(inputs):
+    """What a face is drawn from, float32 [inputs], as text for an address, in half precision."""
+    return base64.urlsafe_b64encode(np.asarray(inputs, "<f2").tobytes()).decode()
+
+
+def inputs_in(text, count):
+    """What `text_of` gave, float32 [count]; None for any other text, and for numbers that no z has."""
+    try:
+        inputs = np.frombuffer(base64.urlsafe_b64decode(str(text)[:8 * count].encode()), "<f2").astype(np.float32)
+    except (binascii.Error, ValueError):
+        return None
+    return inputs if inputs.shape == (count,) and (abs(inputs) <= MAX_INPUT).all() else None
 
 
 def enlarged(faces):

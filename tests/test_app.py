@@ -1,6 +1,8 @@
 """The page: what it draws, what it refuses, how it is served and ends, and a visit by a browser."""
 import asyncio
+import base64
 import http.server
+import io
 import json
 import math
 import os
@@ -22,12 +24,15 @@ gr = pytest.importorskip("gradio", reason="requirements-app.txt is not installed
 import httpx
 
 import app
+from intake import detection
+from latent import directions, projection
 from network import draw_faces
-from support import pages, serving
+from support import answers, pages, serving
 from training import checkpoint, weights
 from training.randomness import between, face_inputs
 from zoo import Plan, build_generator
 
+STILL = [0, "", *[0] * len(answers.MOVES)]  # the tab of one's own face: seed 0, no z, not moved
 PLAN = Plan(size=16, z_dim=8, channels=4, labels={"Smiling": [1, -1]})
 
 
@@ -39,7 +44,7 @@ def generators():
 
 @pytest.fixture(scope="module")
 def page(generators, tmp_path_factory):
-    return app.Page(generators, tmp_path_factory.mktemp("page"))
+    return answers.Page(generators, tmp_path_factory.mktemp("page"))
 
 
 def seen(gallery):
@@ -49,7 +54,7 @@ def seen(gallery):
 def test_faces_are_those_of_their_seeds(page, generators):
     gallery = page.faces("two", 7, 4, 1.0, [""])
     assert [caption for _, caption in gallery] == ["7", "8", "9", "10"]
-    faces = app.enlarged(draw_faces(generators["two"], face_inputs(generators["two"].plan, range(7, 11))))
+    faces = pages.enlarged(draw_faces(generators["two"], face_inputs(generators["two"].plan, range(7, 11))))
     assert (seen(gallery) == np.stack([np.asarray(face) for face in faces])).all()
     assert (np.asarray(Image.open(page.picture(gallery))) == np.vstack([np.hstack(faces[:2]), np.hstack(faces[2:])])).all()
 
@@ -77,10 +82,10 @@ def test_variations_grow_from_the_face_itself(page):
 
 def test_work_is_bounded_for_any_values(page):
     assert len(page.faces("one", -5, 10 ** 9, 7.0, ["<script>", "more"])) == app.MAX_FACES
-    assert page.faces("one", 10 ** 30, None, -1.0, [])[0][1] == str(app.MAX_SEED)
+    assert page.faces("one", 10 ** 30, None, -1.0, [])[0][1] == str(pages.MAX_SEED)
     for odd in (math.nan, math.inf, None, "many", [], "9" * 400):
         assert len(page.faces("one", odd, odd, odd, [odd])) in (16, app.MAX_FACES)
-        assert len(page.vary("one", odd, odd, odd, odd, [odd])) == app.VARIATIONS and page.walk("one", odd, odd, odd, [odd])
+        assert len(page.vary("one", odd, odd, odd, odd, [odd])) == answers.VARIATIONS and page.walk("one", odd, odd, odd, [odd])
     for unknown in ("../../etc/passwd", ["one"], None):
         with pytest.raises(gr.Error, match="no such generator"):
             page.faces(unknown, 0, 1, 1.0, [])
@@ -90,11 +95,47 @@ def test_the_address_holds_the_state_of_the_page(page):
     def asked(**query):
         return page.asked_for(SimpleNamespace(query_params=query))
 
-    assert asked() == ["one", 0, 16, 1, ""]
-    assert asked(weights="two", first="7", count="4", truncation="0.75", labels="+") == ["two", 7, 4, 0.75, "+"]
+    assert asked() == ["one", 0, 16, 1, *STILL, ""]
+    assert asked(weights="two", first="7", count="4", truncation="0.75", labels="+") == ["two", 7, 4, 0.75, *STILL, "+"]
     assert asked(weights="three", first="x", count="1e9", truncation="-3", labels="?,?,?") == [
-        "one", 0, app.MAX_FACES, app.MIN_TRUNCATION, ""]
+        "one", 0, app.MAX_FACES, answers.MIN_TRUNCATION, *STILL, ""]
+    own = pages.text_of(np.linspace(-2, 2, 8))
+    assert asked(weights="two", mine="5", z=own, moves="1,-9,x") == ["two", 0, 16, 1, 5, own, 1, -3, 0, 0, 0, ""]
+    assert asked(weights="one", z=own)[5] == ""  # which has a label more
     assert asked(first="nan", count="inf", truncation="nan") == asked()
+
+
+def test_a_face_of_ones_own_is_moved_and_walked_from(page, generators, monkeypatch):
+    monkeypatch.setattr(directions, "FACES", 30)
+    own = np.linspace(-2, 2, 8).astype(np.float32)
+    text = pages.text_of(own)
+    assert pages.inputs_in(text, 8) == pytest.approx(own, abs=2e-3)
+    for odd in ("", "x", text[:-4], pages.text_of(own * 9), pages.text_of(own * np.nan), None, "é"):
+        assert pages.inputs_in(odd, 8) is None
+    gallery, film = page.change("two", 3, text, [0, 0, 0, 0, 0], 1, 1.0, [""])
+    wanted = pages.enlarged(draw_faces(generators["two"], pages.inputs_in(text, 8)[None]))[0]
+    assert (seen(gallery) == np.asarray(wanted)).all() and Image.open(film).n_frames == 2 * pages.FRAMES - 2
+    before, after = seen(page.change("two", 3, text, [3, 0, 0, 0, 0], 1, 1.0, [""])[0])
+    assert (before == np.asarray(wanted)).all() and (after != before).any()
+    before, _ = seen(page.change("two", 3, "", [0] * 5, 1, 1.0, [""])[0])
+    assert (before == seen(page.faces("two", 3, 1, 1.0, [""]))[0]).all()
+
+
+def test_a_photo_becomes_z_or_a_message(page, monkeypatch, tmp_path):
+    file = io.BytesIO()
+    Image.new("RGB", (64, 64), "grey").save(file, "jpeg")
+    photo = "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
+    for name, value in (("POOL", 4), ("STARTS", 1), ("STEPS", 1), ("find_faces", lambda photo: detection.POINTS[None])):
+        monkeypatch.setattr(projection, name, value)
+    before = set(tmp_path.rglob("*")), set(page.folder.rglob("*"))
+    assert pages.inputs_in(page.find("two", photo), 8) is not None and page.find("two", "") == ""
+    assert before == (set(tmp_path.rglob("*")), set(page.folder.rglob("*")))  # the photo is not stored
+    for odd in ("unreadable", "data:,", "data:image/jpeg;base64,AAAA", photo[:-40], photo + "A" * pages.MAX_PHOTO, 5):
+        with pytest.raises(gr.Error, match="photo: "):
+            page.find("two", odd)
+    monkeypatch.setattr(projection, "find_faces", lambda photo: [])
+    with pytest.raises(gr.Error, match="no face was found"):
+        page.find("two", photo)
 
 
 def test_every_word_is_said_in_every_language():
@@ -164,7 +205,8 @@ def test_a_signal_ends_it_and_leaves_nothing(runs, host, number):
     url = f"http://127.0.0.1:{port}/"
     faces = httpx.get(url + "config", timeout=60).json()["dependencies"][-1]["id"]
     httpx.post(url + "gradio_api/queue/join", timeout=60, json={
-        "data": [None, "Output/best", 0, 1, 0, None, 0.6, "Output/best", 0, 1, 1.0], "fn_index": faces, "session_hash": "me"})
+        "data": [None, "Output/best", 0, 1, 0, None, 0.6, 1, "Output/best", 0, 1, 1.0, *STILL], "fn_index": faces,
+        "session_hash": "me"})
     with httpx.stream("GET", url + "gradio_api/heartbeat/me", timeout=60) as beats:
         next(beats.iter_raw())
 
@@ -224,7 +266,8 @@ def asking(url):
 
     def draw(shown, visitor):
         joined = httpx.post(url + "gradio_api/queue/join", timeout=60, json={
-            "data": [None, "two", 0, 1, 0, None, 0.6, *shown], "fn_index": fn, "session_hash": visitor})
+            "data": [None, "two", 0, 1, 0, None, 0.6, 1, *shown[:4], *STILL, *shown[4:]], "fn_index": fn,
+            "session_hash": visitor})
         if joined.status_code == 503 and "Queue is full" in joined.text:
             return "refused", None
         with httpx.stream("GET", url + f"gradio_api/queue/data?session_hash={visitor}", timeout=60) as results:
@@ -305,7 +348,7 @@ def test_no_address_works_around_the_queue(served):
         assert httpx.get(served + path, timeout=30).status_code != 200
 
 
-@pytest.mark.parametrize("first, caption", [(-5, "0"), (1e30, str(app.MAX_SEED)), ("many", "0"), (None, "0")])
+@pytest.mark.parametrize("first, caption", [(-5, "0"), (1e30, str(pages.MAX_SEED)), ("many", "0"), (None, "0")])
 def test_any_number_is_a_seed(ask, first, caption):
     success, output = ask(["one", first, -3, 9, ""], f"odd-{type(first).__name__}")
     assert success and [face["caption"] for face in output["data"][0]] == [caption]
@@ -385,6 +428,29 @@ def test_a_visit(served, browse):
     visitor.click("#weights input")
     visitor.get_by_role("option").nth(1).click()
     visitor.get_by_text("Smiling").wait_for(state="hidden")
+
+
+@pytest.mark.slow
+def test_a_visit_with_a_photo(served, browse, monkeypatch, tmp_path):
+    """The photo becomes z in the address, is shown on the visitor's page, and a slider moves the face."""
+    monkeypatch.setattr(directions, "FACES", 30)
+    for name, value in (("POOL", 4), ("STARTS", 1), ("STEPS", 1), ("find_faces", lambda photo: detection.POINTS[None])):
+        monkeypatch.setattr(projection, name, value)
+    Image.new("RGB", (64, 64), "grey").save(tmp_path / "me.jpg")
+    visitor = browse(served + "?weights=two")
+    visitor.locator("button[role=tab]").nth(3).click()
+    visitor.wait_for_selector("#changed img")
+    with visitor.expect_file_chooser() as chooser:
+        visitor.click("#upload")
+    chooser.value.set_files(tmp_path / "me.jpg")
+    visitor.wait_for_selector("#photo img")
+    visitor.wait_for_function("location.search.includes('z=')")
+    slider = visitor.query_selector("#Smiling input[type=range]").bounding_box()
+    visitor.mouse.click(slider["x"] + slider["width"] - 2, slider["y"] + slider["height"] / 2)
+    visitor.wait_for_function("location.search.includes('moves=3')")
+    visitor.wait_for_selector("#journey img")
+    assert not visitor.query_selector(".toast-body")
+    assert visitor.evaluate("document.documentElement.scrollWidth") <= visitor.viewport_size["width"]
 
 
 @pytest.mark.slow

@@ -46,7 +46,7 @@ def face_inputs(plan, faces, wanted=None):
     another generator.
     """
     wanted = wanted or {}
-    rows = np.empty((len(faces), plan.z_dim + len(plan.labels)), np.float32)
+    rows = np.empty((len(faces), plan.inputs), np.float32)
     for row, face in zip(rows, faces):
         if isinstance(face, Latent):
             if face.inputs.shape != row.shape:
