@@ -1,4 +1,4 @@
-# make demo   a trained face generator on the built-in pictures, start to end, within ten minutes on two CPU cores
+# make demo   a face generator trained on the built-in faces, start to end, within ten minutes on two CPU cores
 # make test   the tests
 #
 # Both use the Python at hand where it can import Paddle, and else a fresh virtual environment in .venv.
@@ -12,7 +12,7 @@ REQUIREMENTS := $(if $(shell command -v nvidia-smi),requirements.txt,requirement
 demo: setup
 	rm -rf demo
 	$(PYTHON) pretreat.py --out demo/imgs --limit 2000
-	$(PYTHON) train.py --data demo/imgs --out demo/Output --channels 32 --lr 2e-4 --steps 1100
+	$(PYTHON) train.py --data demo/imgs --out demo/Output
 	$(PYTHON) generator.py --weights demo/Output/generator.safetensors --out demo/Generate --n 16
 	$(PYTHON) contrast.py --data demo/imgs --weights demo/Output/generator.safetensors --out demo/Generate/contrast.png
 	@echo "Look at demo/Generate/grid.png, demo/Generate/contrast.png and demo/Output/samples/."

@@ -143,17 +143,21 @@ class VisionAidedDiscriminator(nn.Layer):
     maps            a function: pictures → maps [N, C, h, h]; its network is neither trained nor saved with this one
     discriminators  the first of pictures, the others of one map each
 
-    Takes what a `Discriminator` takes, or a `ConditionalDiscriminator`; gives the logits of all, float32 [N discriminators].
+    Takes what a `Discriminator` takes, or a `ConditionalDiscriminator`. Gives the logits of pictures PICTURES_COUNT times, so
+    that they weigh more in the losses, and those of each map: float32 [N (PICTURES_COUNT + maps)].
     What matters in a face need not be learned anew in each run, which takes longer than to learn to draw it.
     """
+
+    PICTURES_COUNT = 2  # with 1, a fine grain stays in the faces, which the maps hardly show
 
     def __init__(self, maps, *discriminators):
         super().__init__()
         self.maps, self.discriminators = maps, nn.LayerList(discriminators)
 
     def forward(self, pictures, *labels):
-        seen = [pictures, *self.maps(pictures)]
-        return paddle.concat([discriminator(x, *labels) for discriminator, x in zip(self.discriminators, seen)])
+        of_pictures, *of_maps = self.discriminators
+        judged = [discriminator(seen, *labels) for discriminator, seen in zip(of_maps, self.maps(pictures))]
+        return paddle.concat([of_pictures(pictures, *labels)] * self.PICTURES_COUNT + judged)
 
 
 def map_discriminator(inputs, side, width):

@@ -20,14 +20,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
 from intake.attributes import read_list
 from intake.detection import CELEBA_MARGIN, MARGIN, load_detector
 from intake.download import digest_of, fetch
 from intake.photos import Crop, cut_faces, reason
-from intake.sources import ATTRIBUTES, BUILTIN, CELEBA, PICTURES, Picture, find, find_input, list_pictures
+from intake.sources import ATTRIBUTES, BUILTIN, CELEBA, PICTURES, find, find_input, list_pictures
 from support import figures
 from support.device import usable_cpus
 from support.files import check_own, flush, read_file, rebuilding, write_json
@@ -49,18 +48,6 @@ def download_celeba(url):
     elif digest_of(path, "md5") != CELEBA_MD5:
         raise UserError(f"{path}: not CelebA's archive, or a part of it; move it away, or leave out --download to use it")
     return path
-
-
-def builtin_pictures():
-    """The built-in faces: 100 of scikit-image (25×25 px, grey), for a machine without photos."""
-    from skimage.data import lfw_subset
-
-    def as_png(face):
-        file = io.BytesIO()
-        Image.fromarray(np.round(face * 255).astype(np.uint8)).save(file, "png")
-        return file.getvalue()
-
-    return [Picture(f"lfw_subset/{i:03d}.png", lambda face=face: as_png(face)) for i, face in enumerate(lfw_subset()[:100])]
 
 
 class Cut(NamedTuple):
@@ -278,9 +265,11 @@ def main():
         pictures = list_pictures(sources)
         print(f"input: {printable(', '.join(sources))}")
     else:
+        from intake.builtin import builtin_pictures  # imported where it is needed, for Paddle takes seconds
+
         sources, pictures = [BUILTIN], builtin_pictures()
-        print("no photos: neither --input nor a folder or .zip named img_align_celeba was found; packing the built-in faces "
-              "instead, 100 small grey ones of scikit-image, which show that everything works")
+        print(f"no photos: neither --input nor a folder or .zip named img_align_celeba was found; packing {len(pictures):,} "
+              "faces instead that the pretrained generator draws: good enough to see one learn, and of nobody who exists")
     if not pictures:
         raise UserError(f"no pictures in {', '.join(sources)} ({', '.join(PICTURES)} are looked for)")
     pictures = pictures[:options.limit]

@@ -14,7 +14,7 @@ from training.randomness import NOISES
 from training.start import read_start
 
 SMALL_SET = 50_000  # faces; with fewer, --augment auto augments
-EPOCHS, MIN_STEPS = 8, 2500  # a run's default length: 8 epochs, but at least 2,500 steps, for a small set has short epochs
+EPOCHS, MIN_STEPS = 8, 1500  # a run's default length: 8 epochs, but at least 1,500 steps, after which there are faces
 EARLY_SAMPLES = (50, 100, 200)  # steps, beside those of --sample-every: early on, faces change fast
 EARLY_SCORES = (500, 1000, 2000)  # beside those of --eval-every
 PRESETS = {

@@ -1,6 +1,6 @@
 """Trains a DCGAN on the faces that pretreat.py packed.
 
-    python train.py                             # imgs/ → Output/, 8 epochs or 2,500 steps, whichever is more
+    python train.py                             # imgs/ → Output/, 8 epochs or 1,500 steps, whichever is more
     python train.py --steps 5000                # that many steps instead; resumes where the run ended
     python train.py --fresh --lr 1e-4           # a new run, in Output-2; the old one stays
     python train.py --out Output-2 --lr 1e-4    # resumes that one

@@ -16,7 +16,7 @@ PICTURES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", "
             ".heic", ".heif")
 OTHER_PICTURES = (".jxl", ".svg", ".psd", ".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".tga", ".ico",
                   ".eps", ".ai")
-BUILTIN = "skimage.data.lfw_subset()"  # the source of the built-in faces, in a manifest
+BUILTIN = "the pretrained generator"  # the source of the built-in faces, in a manifest
 CELEBA, ATTRIBUTES = "img_align_celeba", "list_attr_celeba.txt"
 JOBS = Path("/root/paddlejob/workspace/train_data/datasets")  # where AI Studio mounts data sets for jobs
 MAX_DEPTH = 5  # of folders within folders that are searched

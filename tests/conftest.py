@@ -8,15 +8,17 @@ import paddle
 import pytest
 
 import hostile_server
+import pictures
 import pretreat
 import torch_format
 import train
 from intake.photos import Crop
+from intake.sources import BUILTIN
 from recipe import defaults
 from support import cli, device
 from training.players import build_players
 
-TINY = ("--device", "cpu", "--channels", 4, "--batch", 32, "--z-dim", 8)  # 3 steps an epoch on the built-in faces
+TINY = ("--device", "cpu", "--channels", 4, "--batch", 32, "--z-dim", 8)  # 3 steps an epoch on faces16
 
 device.tune_cpu()
 paddle.set_device("cpu")  # also where there is a GPU: what is tested is the same everywhere, but for test_gpu.py
@@ -52,13 +54,13 @@ def command(monkeypatch, capsys):
 
 @pytest.fixture(scope="session")
 def faces_at(tmp_path_factory):
-    """faces_at(64) is a folder of the built-in faces, packed at that size."""
+    """faces_at(64) is a folder of a hundred small faces, packed at that size."""
     @cache
     def pack(size):
         folder = tmp_path_factory.mktemp("data") / "imgs"
         folder.mkdir()
         options = SimpleNamespace(size=size, crop=Crop(), workers=2, holdout=0.05, attributes=None)
-        pretreat.pack(pretreat.builtin_pictures(), ["skimage.data.lfw_subset()"], folder, options)
+        pretreat.pack(pictures.small_faces(), [BUILTIN], folder, options)
         return folder
 
     return pack
@@ -66,7 +68,7 @@ def faces_at(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def faces16(faces_at):
-    """The built-in faces, packed at 16 px: a data set on which a training step takes milliseconds."""
+    """A hundred small faces, packed at 16 px: a data set on which a training step takes milliseconds."""
     return faces_at(16)
 
 

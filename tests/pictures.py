@@ -4,6 +4,9 @@ import zipfile
 
 import numpy as np
 from PIL import Image
+from skimage.data import lfw_subset
+
+from intake.sources import Picture
 
 
 def encoded(image, kind="png", **options):
@@ -28,3 +31,9 @@ def colours(width, height):
     """A picture whose red grows to the right and whose green grows downwards."""
     across, down = np.meshgrid(np.linspace(0, 255, width), np.linspace(0, 255, height))
     return Image.fromarray(np.stack([across, down, np.full_like(down, 60)], -1).astype(np.uint8))
+
+
+def small_faces():
+    """The hundred faces that are part of scikit-image (25×25 px, grey), as pictures for pretreat.py."""
+    faces = [encoded(Image.fromarray(np.round(face * 255).astype(np.uint8))) for face in lfw_subset()[:100]]
+    return [Picture(f"lfw_subset/{i:03d}.png", lambda face=face: face) for i, face in enumerate(faces)]

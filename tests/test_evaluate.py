@@ -8,9 +8,11 @@ import pytest
 from PIL import Image
 
 import evaluate
+import pictures
 import pretreat
 import train
 from intake.photos import Crop
+from intake.sources import BUILTIN
 from support import figures
 from training import checkpoint, monitor
 from zoo import Plan, build_generator
@@ -23,10 +25,10 @@ SETS = ["generated", "real faces", "PCA faces", "blurred faces", "random generat
 
 @pytest.fixture(scope="module")
 def halved(tmp_path_factory):
-    """The built-in faces at 16 px, about half of them held out."""
+    """A hundred small faces at 16 px, about half of them held out."""
     folder = tmp_path_factory.mktemp("halved")
     options = SimpleNamespace(size=16, crop=Crop(), workers=2, holdout=0.5, attributes=None)
-    pretreat.pack(pretreat.builtin_pictures(), ["skimage.data.lfw_subset()"], folder, options)
+    pretreat.pack(pictures.small_faces(), [BUILTIN], folder, options)
     return folder
 
 

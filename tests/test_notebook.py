@@ -16,7 +16,7 @@ pytest.importorskip("ipykernel")
 import nbformat
 
 ROOT = Path(__file__).parent.parent
-PARTS = ("pretrained", "intake", "training", "scoring", "support")
+PARTS = ("pretrained", "intake", "training", "latent", "scoring", "support")
 
 
 def mount(folder):
@@ -48,6 +48,6 @@ def test_three_cells_lead_to_faces(tmp_path, monkeypatch, place):
     for cell in cells:
         assert sum("image/png" in output.get("data", {}) for output in cell.outputs) >= 1, cell.outputs
     text = "".join(output.get("text", "") for cell in cells for output in cell.outputs)
-    assert ("30" if place else "100") + " pictures" in text and "done:" in text and "16 faces" in text and "Error" not in text
+    assert ("30" if place else "2,000") + " pictures" in text and "done:" in text and "16 faces" in text and "Error" not in text
     assert (home / "data" / "imgs" / "faces.npy").exists() and not (work / "imgs").exists()
     assert (work / ("Output" if place else "Output-builtin") / "checkpoint.safetensors").exists()

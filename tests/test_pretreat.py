@@ -15,9 +15,14 @@ from PIL import Image
 
 import pretreat
 import train
-from intake import photos, sources
+from intake import builtin, photos, sources
+from intake.sources import BUILTIN
+from network import draw_faces
 from pictures import colours, encoded, picture, zipped
 from support import figures, files
+from training.checkpoint import load_generator
+from training.randomness import face_inputs
+from training.weights import PRETRAINED
 
 ROOT = Path(pretreat.__file__).parent
 
@@ -118,11 +123,13 @@ def test_a_picture_stays_held_out_when_others_are_added(tmp_path, command):
 def test_without_photos_the_built_in_faces_are_taken(tmp_path, command, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(builtin, "COUNT", 30)
     result = command(pretreat)
     faces, manifest = packed(tmp_path / "imgs")
-    assert result.status == 0 and "no photos" in result.out and faces.shape == (100, 64, 64, 3)
-    assert manifest["sources"] == ["skimage.data.lfw_subset()"] and faces.std() > 30
-    assert Image.open(tmp_path / "imgs" / "preview.png").size == (640, 640)
+    assert result.status == 0 and "no photos" in result.out and faces.shape == (30, 64, 64, 3)
+    pretrained, _ = load_generator(PRETRAINED)
+    assert (faces[7] == draw_faces(pretrained, face_inputs(pretrained.plan, [7]))[0]).all()
+    assert manifest["sources"] == [BUILTIN] and Image.open(tmp_path / "imgs" / "preview.png").size == (640, 192)
 
 
 MOUNTS = ("home/data/data39207", "home/data/datasets/39207/celeba", "jobs/39207/CelebA/Img")

@@ -8,10 +8,12 @@ from safetensors.numpy import load_file
 
 import evaluate
 import generator
+import pictures
 import pretreat
 import train
 import zoo
 from intake.photos import Crop
+from intake.sources import BUILTIN
 from training.checkpoint import read_facts
 from zoo import Plan, build_discriminator, build_generator
 
@@ -25,12 +27,12 @@ def built(arch, channels=64, loss="bce"):
 
 @pytest.fixture(scope="module")
 def packed(tmp_path_factory):
-    """packed(48) is a folder of the built-in faces, packed at that size."""
+    """packed(48) is a folder of a hundred small faces, packed at that size."""
     def pack(size):
         folder = tmp_path_factory.mktemp("data") / "imgs"
         folder.mkdir()
         options = SimpleNamespace(size=size, crop=Crop(), workers=2, holdout=0.25, attributes=None)
-        pretreat.pack(pretreat.builtin_pictures(), ["skimage.data.lfw_subset()"], folder, options)
+        pretreat.pack(pictures.small_faces(), [BUILTIN], folder, options)
         return folder
 
     return pack
