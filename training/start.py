@@ -12,6 +12,11 @@ GENERATOR_OPTIONS = ("arch", "channels", "z_dim", "noise", "up", "conditional")
 DISCRIMINATOR_OPTIONS = ("arch", "channels", "loss", "vision_aided", "conditional")
 
 
+def discriminator_beside(path):
+    """The file of the discriminator that was trained with the pretrained generator `path`."""
+    return path.with_name(f"{path.stem}-discriminator.safetensors")
+
+
 def read_start(name):
     """What --from names: its `path`, `facts` (see checkpoint.GeneratorFacts), the `options` that its networks need, and `beside`,
     the file of its discriminator, or None. Raises UserError where no generator has this name.
@@ -23,8 +28,7 @@ def read_start(name):
     facts = checkpoint.read_generator_facts(path)
     options = {**facts, "conditional": ",".join(facts["labels"])}
     options = {key: options[key] for key in GENERATOR_OPTIONS}
-    beside = next((file for file in (path.with_name(f"{path.stem}-discriminator.safetensors"),
-                                     path.with_name(weights.CHECKPOINT)) if file.exists()), None)
+    beside = next((file for file in (discriminator_beside(path), path.with_name(weights.CHECKPOINT)) if file.exists()), None)
     if beside:
         trained = checkpoint.read_facts(beside)["options"]
         options = {**options, "loss": trained["loss"], "vision_aided": trained["vision_aided"]}
