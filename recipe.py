@@ -15,6 +15,7 @@ from training.start import read_start
 
 SMALL_SET = 50_000  # faces; with fewer, --augment auto augments
 EPOCHS, MIN_STEPS = 8, 1500  # a run's default length: 8 epochs, but at least 1,500 steps, after which there are faces
+LAST_SHARE = 0.3  # of the learning rates, at a run's end; where they fall further, a fine grain comes into the faces
 EARLY_SAMPLES = (50, 100, 200)  # steps, beside those of --sample-every: early on, faces change fast
 EARLY_SCORES = (500, 1000, 2000)  # beside those of --eval-every
 PRESETS = {
@@ -103,7 +104,7 @@ def add_learning(add):
     add("--lr-g", type=number(float, 0), metavar="LR",
         help=f"the generator's (default: --lr, else {dcgan_rates[1]:g}; with another --arch {usual_rates[1]:g})")
     add("--decay-after", type=number(int, 0), default=2500, metavar="STEPS",
-        help="from this step on both learning rates fall, to 0 at the run's end; 0: never")
+        help=f"from this step on both learning rates fall, to {LAST_SHARE:g} of themselves at the run's end; 0: never")
     add("--ema", type=number(float, 0), default=10_000, metavar="IMAGES",
         help="half-life of the averaged generator, in images seen; 0: no average")
     add("--seed", type=seed_number, default=0, help="another seed, another run")

@@ -22,7 +22,7 @@ import paddle.nn.functional as F
 import zoo
 from dataReader import DataReader
 from network import choose_losses
-from recipe import make_recipe, parse_options
+from recipe import LAST_SHARE, make_recipe, parse_options
 from support.device import choose_device, choose_precision
 from training import ranks
 from training.draws import RunDraws
@@ -86,9 +86,9 @@ class Trainer:
         return loss
 
     def set_rates(self, step, total_steps):
-        """The learning rates of a step: from step `decay_after` on they fall linearly, to 0 at the run's end; with 0 never."""
+        """The learning rates of a step: from step `decay_after` on they fall linearly, to LAST_SHARE; with 0 never."""
         first = self.recipe.decay_after
-        share = (total_steps - step) / (total_steps - first) if 0 < first < step else 1.0
+        share = 1 - (1 - LAST_SHARE) * (step - first) / (total_steps - first) if 0 < first < step else 1.0
         self.D.adam.set_lr(share * self.recipe.lr_d)
         self.G.adam.set_lr(share * self.recipe.lr_g)
 

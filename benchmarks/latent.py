@@ -3,7 +3,7 @@
     python pretreat.py --attributes             # the photos are held-out faces with labels
     python -m benchmarks.latent --n 200
 
-A face found for a photo has an attribute where the network of scoring/facefeatures.py says so; the photo, where its label does. In
+A face found for a photo has an attribute where the network of scoring/facefeatures.py says so, the photo where its label does. In
 the features of that network, which took no part in finding the face, the face is compared with its own photo and with all others.
 """
 from support.cli import Parser, UserError, number, run_command
