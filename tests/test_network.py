@@ -144,8 +144,8 @@ def test_a_discriminator_with_an_aid_learns_without_changing_it():
     for labels in ({}, {"Smiling": [1.0]}):
         discriminator, pictures = build_discriminator(Plan(channels=4, labels=labels), "bce", aid), paddle.rand([2, 3, 64, 64])
         known = [paddle.ones([2, 1])] if labels else []
-        assert discriminator(pictures, *known).shape == [2 * 3]
-        for judged in range(3):  # the picture, and two maps: each teaches G
+        assert discriminator(pictures, *known).shape == [2 * 4]
+        for judged in range(4):  # the picture, which counts twice, and two maps: each teaches G
             pictures.stop_gradient = False
             pictures.clear_gradient()
             discriminator(pictures, *known)[2 * judged:2 * judged + 2].sum().backward()
