@@ -419,7 +419,7 @@ def test_a_visit(served, browse):
     for place in (2, 5):
         visitor.query_selector_all("#faces img")[place].click()
         visitor.wait_for_function(f"document.querySelector('#faces .selected .caption-label').textContent.trim() == '{place}'")
-    for place, picture in ((1, "#walk img"), (2, "#vary img"), (3, "#side2 img")):
+    for place, picture in ((1, "#walk img"), (2, "#vary img"), (3, "#journey img"), (4, "#side2 img")):
         visitor.locator("button[role=tab]").nth(place).click()
         visitor.wait_for_selector(picture)
         if place == 1:
