@@ -164,7 +164,7 @@ def build(found, folder):
         again.click(lambda: int(np.random.default_rng().integers(10 ** 6)), None, first).then(**drawing)
         more.click(lambda number: number + 1, direction, direction).then(**drawing)
         tabs.select(open_tab, None, view).then(**drawing)
-        faces.select(pick, end, [start, end, which], preprocess=False)
+        faces.select(pick, end, [start, end, which], preprocess=False, trigger_mode="multiple")
         weights.input(switch, weights, [switches, *labels], preprocess=False)
         blocks.load(page.asked_for, None, shown).then(switch, weights, [switches, *labels], preprocess=False).then(**drawing)
     return blocks.queue(max_size=MAX_WAITING, api_open=False), words
