@@ -1,4 +1,4 @@
-"""A web page for generators: faces from seeds, interpolations, variations, attributes, two generators side by side.
+"""A web page for generators: faces from seeds, interpolations, variations, your own face, two generators side by side.
 
     python app.py                               # http://127.0.0.1:7860, with the weights of all runs and the pretrained ones
     python app.py Output/best.safetensors Output-2/best.safetensors     # with these weights
@@ -20,12 +20,7 @@ import numpy as np
 import paddle
 
 from support.device import choose_device
-from support.pages import (
-    MAX_FACES,
-    MAX_WAITING,
-    WIDE,
-    seed,
-)
+from support.pages import MAX_FACES, MAX_WAITING, WIDE, seed
 from support.words import LANGUAGES, WORDS
 from training.checkpoint import load_generator
 from training.weights import PRETRAINED, RUN, best_of, describe_generator, find_generator, weights_path
