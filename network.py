@@ -17,7 +17,6 @@ from weightInit import bn_initializer, conv_initializer
 
 SIZES = (16, 32, 64, 128, 256)  # picture sizes, px
 BN_MOMENTUM = 0.5  # the running statistics keep this share of their old value at each update
-WIDEST = 8  # no layer has more than this times `channels`, as in the paper's 64-px network
 
 
 def conv(inputs, outputs, kernel=4, stride=2, padding=1, bias=False):
@@ -67,9 +66,10 @@ UPSAMPLINGS = {"deconv": deconv, "resize": resize_conv}
 def multiples(size):
     """Widths of the layers between the picture and the 4×4 map, as multiples of the first; the one next to the picture first.
 
-    They double at each halving of the picture, up to WIDEST: 1, 2, 4, 8 for a picture of 64 px.
+    They double at each halving of the picture: 1, 2, 4, 8 for one of 64 px, as in the paper, and so on for larger ones. So a
+    network for twice the size and half as many channels has the same layers inside, and can start from trained ones (--from).
     """
-    return [min(2 ** i, WIDEST) for i in range(SIZES.index(size) + 2)]
+    return [2 ** i for i in range(SIZES.index(size) + 2)]
 
 
 def dcgan_generator(size, inputs, width, up):

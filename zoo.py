@@ -229,5 +229,5 @@ def build_discriminator(plan, loss, aid=None):
     if not aid:
         return build(arch.discriminator(plan.size, plan.width, outputs))
     of_pictures = build(arch.discriminator(plan.size, lambda published: plan.width(published / 2), outputs))
-    of_maps = [build(map_discriminator(*shape, plan.width(128))) for shape in aid.MAPS]
+    of_maps = [build(map_discriminator(*shape, plan.width(2 * plan.size))) for shape in aid.MAPS]
     return VisionAidedDiscriminator(aid.maps, of_pictures, *of_maps)

@@ -19,8 +19,8 @@ def part(path, prefix):
     return {name.removeprefix(prefix): array for name, array in load_file(path).items() if name.startswith(prefix)}
 
 
-def start(command, faces16, tmp_path, *arguments, out="after"):
-    return command(train, "--data", faces16, "--out", tmp_path / out, "--device", "cpu", "--batch", 32, *PLAIN, *arguments)
+def start(command, faces, tmp_path, *arguments, out="after"):
+    return command(train, "--data", faces, "--out", tmp_path / out, "--device", "cpu", "--batch", 32, *PLAIN, *arguments)
 
 
 def test_a_run_starts_from_what_another_learned(command, faces16, learned, tmp_path):
@@ -42,6 +42,19 @@ def test_such_a_run_resumes_to_the_same_end(command, faces16, learned, tmp_path)
     assert all((whole[name] == parts[name]).all() for name in whole)
     result = start(command, faces16, tmp_path, "--steps", 6, "--z-dim", 8, "--channels", 4, out="parts")
     assert result.status == 2 and "--from (it has" in result.err
+
+
+def test_networks_grow_to_faces_of_twice_the_size(command, faces_at, learned, tmp_path):
+    """The layers next to z, and next to D's verdict, are the trained ones; those next to the picture are new."""
+    result = start(command, faces_at(32), tmp_path, "--from", learned, "--channels", 2, "--steps", 1, "--lr", 0)
+    assert result.status == 0 and "the networks grow from 16 to 32 px" in result.out, result.err
+    before, after = (load_file(tmp_path / run / "checkpoint.safetensors") for run in ("before", "after"))
+    for name in ("deconv1.weight", "bn1.weight", "deconv2.weight"):
+        assert (before[f"generator.{name}"] == after[f"generator.{name}"]).all()
+    for old, new in (("conv2.weight", "conv3.weight"), ("bn2.bias", "bn3.bias"), ("conv3.weight", "conv4.weight")):
+        assert (before[f"discriminator.{old}"] == after[f"discriminator.{new}"]).all()
+    result = start(command, faces_at(32), tmp_path, "--from", learned, "--steps", 1, out="wide")
+    assert result.status == 2 and "add --channels 2" in result.err
 
 
 @pytest.mark.parametrize("aid", [[], ["--vision-aided"]])

@@ -1,11 +1,13 @@
 """How a run starts from trained weights instead of random ones: train.py --from, and --freeze-d."""
 from support.cli import UserError
 
+from itertools import takewhile
 from types import SimpleNamespace
 
 import paddle.nn as nn
 
 from network import Discriminator
+from scoring.facefeatures import AID, load_features
 from training import checkpoint, weights
 
 GENERATOR_OPTIONS = ("arch", "channels", "z_dim", "noise", "up", "conditional")
@@ -35,16 +37,29 @@ def read_start(name):
     return SimpleNamespace(path=path, facts=facts, options=options, beside=beside)
 
 
+def grown(start, size):
+    """The options that networks for faces of `size` px need so that their inner layers are those that --from names: half as many
+    channels for each doubling of the size. None where no network of that size has such layers."""
+    options, times = start.options, size / start.facts["size"]
+    if times != 1 and (options["arch"] != "dcgan" or not times.is_integer() or options["channels"] % times):
+        return None
+    return {**options, "channels": round(options["channels"] / times)}
+
+
 def check_start(options, size):
     """Raises UserError where weights that --from names do not go with the typed options, or with faces of `size` px."""
     start = read_start(options.from_)
+    needed, drawn = grown(start, size), start.facts["size"]
+    if not needed:
+        raise UserError(f"--from {options.from_} draws {drawn} px, but the packed faces have {size}; pack them again: "
+                        f"python pretreat.py --size {drawn}")
+    if size != drawn and (options.channels != needed["channels"] or options.freeze_d):
+        raise UserError(f"--from {options.from_} draws {drawn} px, but the packed faces have {size}; for its networks to grow to "
+                        f"that, add --channels {needed['channels']}, and no --freeze-d")
     for key in GENERATOR_OPTIONS:
-        if getattr(options, key) != start.options[key]:
+        if getattr(options, key) != needed[key]:
             raise UserError(f"--{key.replace('_', '-')} {getattr(options, key) or 'none'} does not go with --from "
-                            f"{options.from_}, whose generator has {start.options[key] or 'none'}; leave it out")
-    if start.facts["size"] != size:
-        raise UserError(f"--from {options.from_} draws {start.facts['size']} px, but the packed faces have {size}; pack them "
-                        f"again: python pretreat.py --size {start.facts['size']}")
+                            f"{options.from_}, whose generator has {needed[key] or 'none'}; leave it out")
 
 
 def describe_start(name):
@@ -54,19 +69,32 @@ def describe_start(name):
 
 def start_from(options, players):
     """Gives the players the weights that `options`.from_ names: the generator's to G and to its average, and to D those of the
-    discriminator beside them. Says so where D keeps its random ones, because there is none or options ask for another."""
-    start = read_start(options.from_)
-    shapes = checkpoint.network_shapes("", players.average)
-    arrays = checkpoint.read_tensors(start.path, {name[1:]: shape for name, shape in shapes.items()})
-    for generator in (players.G.network, players.average):
-        generator.set_state_dict(arrays)
-    changed = [key for key in DISCRIMINATOR_OPTIONS if start.options.get(key) != getattr(options, key)]
+    discriminator beside them. Says so where networks have grown, and where D keeps its random weights, because there is none or
+    options ask for another."""
+    start, size = read_start(options.from_), players.average.size
+    needed = grown(start, size)
+    generator, _ = checkpoint.load_generator(start.path)
+    for network in (players.G.network, players.average):
+        take_over(network, generator)
+    if size != generator.size:
+        print(f"note: the networks grow from {generator.size} to {size} px; their layers next to the picture start untrained")
+    changed = [key for key in DISCRIMINATOR_OPTIONS if needed.get(key) != getattr(options, key)]
     if start.beside and not changed:
-        arrays = checkpoint.read_tensors(start.beside, checkpoint.network_shapes("discriminator", players.D.network))
-        checkpoint.set_network("discriminator", players.D.network, arrays)
+        trained = checkpoint.load_discriminator(start.beside, generator.size, load_features(AID))
+        take_over(players.D.network, trained, backwards=True)
     else:
         why = f"{start.beside} has another --{changed[0].replace('_', '-')}" if start.beside else f"none is beside {start.path}"
         print(f"note: the discriminator starts untrained, because {why}")
+
+
+def take_over(network, trained, backwards=False):
+    """Gives a network the weights of a trained one, layer by layer, as far as they have the same shapes: all of them, unless
+    the network has grown. The layers of two generators are alike from z on, those of two discriminators from the last one
+    `backwards`."""
+    order = reversed if backwards else iter
+    pairs = zip(*(order(list(each.state_dict().values())) for each in (network, trained)))
+    for weight, learned in takewhile(lambda pair: pair[0].shape == pair[1].shape, pairs):
+        weight.set_value(learned)
 
 
 def freeze(discriminator, count):
