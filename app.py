@@ -15,6 +15,7 @@ import re
 import tempfile
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import paddle
@@ -62,106 +63,124 @@ def find_weights(paths):
     return found
 
 
+def lay_out(words, choices, attributes):
+    """Makes the parts of the page, and gives them by name.
+
+    words       gives the text of a key
+    choices     the generators: (text, name)
+    attributes  names of those that at least one generator can be asked for
+    """
+    def number(key, value):
+        return gr.Number(value, precision=0, minimum=0, label=words(key), elem_id=key)
+
+    def slider(key, minimum, maximum, value, step=0.05):
+        return gr.Slider(minimum, maximum, value, step=step, label=words(key), min_width=WIDE, elem_id=key)
+
+    def button(key):
+        return gr.Button(words(key), variant="primary", elem_id=key)
+
+    def gallery(key):
+        return gr.Gallery(show_label=False, allow_preview=False, buttons=[], elem_id=key, elem_classes="gallery")
+
+    def film(key):
+        return gr.Image(show_label=False, type="filepath", format="gif", buttons=["download"], elem_id=key)
+
+    # What is behind the visible parts, on the server: `last` is the value of `end`, which the page itself knows later.
+    on = SimpleNamespace(view=gr.State("faces"), direction=gr.State(0), last=gr.State(1))
+    gr.Markdown(words("title"))
+    with gr.Row():
+        on.weights = gr.Dropdown(choices, value=choices[0][1], label=words("weights"), elem_id="weights", min_width=WIDE)
+        on.truncation = slider("truncation", MIN_TRUNCATION, 1, 1)
+    with gr.Accordion(words("attributes"), open=len(attributes) < 6, visible=False) as on.switches, gr.Row():
+        on.labels = [gr.Radio([("?", ""), ("+", "+"), ("–", "-")], value="", label=name) for name in attributes]
+    with gr.Tabs() as on.tabs:
+        with gr.Tab(words("faces")):
+            with gr.Row():
+                on.first, on.count, on.again = number("first", 0), slider("count", 1, MAX_FACES, 16, step=1), button("again")
+            gr.Markdown(words("picked"))
+            on.faces = gallery("faces")
+            on.save = gr.DownloadButton(words("save"), elem_id="save")
+        with gr.Tab(words("walk")):
+            with gr.Row():
+                on.start, on.end = number("start", 0), number("end", 1)
+            on.walk = film("walk")
+        with gr.Tab(words("vary")):
+            with gr.Row():
+                on.which, on.strength, on.more = number("which", 0), slider("strength", 0, 1, 0.6), button("more")
+            on.variations = gallery("vary")
+        with gr.Tab(words("face")):
+            gr.Markdown(words("private"))
+            with gr.Row():
+                on.upload, on.mine, on.to = button("upload"), number("mine", 0), number("to", 1)
+            on.photo, on.z = gr.Textbox(visible=False), gr.Textbox(visible=False)
+            with gr.Row():
+                on.moves = [slider(name, -MAX_MOVE, MAX_MOVE, 0, step=0.5) for name in MOVES]
+            with gr.Row():
+                gr.HTML(elem_id="photo")
+                on.changed, on.journey = gallery("changed"), film("journey")
+        with gr.Tab(words("compare"), visible=len(choices) > 1):
+            on.other = gr.Dropdown(choices, value=choices[-1][1], label=words("other"), elem_id="other")
+            with gr.Row():
+                on.sides = [gallery("side1"), gallery("side2")]
+    return on
+
+
+def connect(page, on, blocks):
+    """Says what happens when a visitor touches the parts that are `on` the page."""
+    def draw(view, other, start, end, which, direction, strength, to, weights, first, count, truncation, mine, z, *others):
+        """The output of the open tab."""
+        moves, labels = others[:len(MOVES)], others[len(MOVES):]
+        if view == "face":
+            return dict(zip((on.changed, on.journey), page.change(weights, mine, z, moves, to, truncation, labels)))
+        if view == "walk":
+            return {on.walk: page.walk(weights, start, end, truncation, labels)}
+        if view == "vary":
+            return {on.variations: page.vary(weights, which, direction, strength, truncation, labels)}
+        if view == "compare":
+            return {side: page.faces(name, first, count, truncation, labels) for side, name in zip(on.sides, (weights, other))}
+        drawn = page.faces(weights, first, count, truncation, labels)
+        return {on.faces: drawn, on.save: page.picture(drawn)}
+
+    def open_tab(tab: gr.SelectData):
+        return ("faces", "walk", "vary", "face", "compare")[tab.index]
+
+    def pick(place: gr.SelectData, before):
+        """The clicked face becomes the end of the interpolation, and the old end its start."""
+        picked = seed(place.value["caption"])
+        return before, picked, picked, picked
+
+    def switch(name):
+        """Shows the attributes that the generator has."""
+        known = page.generator(name).plan.labels
+        radios = {label: gr.Radio(visible=label.label in known) for label in on.labels}
+        return {on.switches: gr.Accordion(visible=bool(known)), **radios}
+
+    shown = [on.weights, on.first, on.count, on.truncation, on.mine, on.z, *on.moves, *on.labels]
+    drawing = {"fn": draw, "js": REMEMBER, "concurrency_limit": 1, "trigger_mode": "always_last",
+               "inputs": [on.view, on.other, on.start, on.end, on.which, on.direction, on.strength, on.to, *shown],
+               "outputs": [on.faces, on.save, on.walk, on.variations, on.changed, on.journey, *on.sides],
+               "preprocess": False}  # `Page` bounds all values
+    switching = {"fn": switch, "inputs": on.weights, "outputs": [on.switches, *on.labels], "preprocess": False}
+    gr.on([*(part.input for part in (on.first, on.start, on.end, on.which, on.to, on.weights, on.other, *on.labels)),
+           *(part.release for part in (on.truncation, on.count, on.strength, *on.moves))], **drawing)
+    on.mine.input(lambda: "", None, on.z).then(**drawing)
+    on.upload.click(page.find, [on.weights, on.photo], on.z, js=CHOOSE, concurrency_limit=1).then(**drawing)
+    on.again.click(lambda: int(np.random.default_rng().integers(10 ** 6)), None, on.first).then(**drawing)
+    on.more.click(lambda number: number + 1, on.direction, on.direction).then(**drawing)
+    on.tabs.select(open_tab, None, on.view).then(**drawing)
+    on.end.input(seed, on.end, on.last, preprocess=False)
+    on.faces.select(pick, on.last, [on.start, on.end, on.which, on.last], preprocess=False, trigger_mode="multiple")
+    on.weights.input(**switching)
+    blocks.load(page.asked_for, None, shown).then(**switching).then(**drawing)
+
+
 def build(found, folder):
     """The page for the generators that `find_weights` found, and its texts. It writes into `folder`."""
     page = Page({name: generator for name, (generator, _) in found.items()}, folder)
     choices = [(f"{name} · {facts['size']} px · {facts['images_seen']:,}", name) for name, (_, facts) in found.items()]
     words = gr.I18n(**{language: dict(zip(WORDS, said)) for language, said in zip(LANGUAGES, zip(*WORDS.values()))})
-
-    def number(key, value):
-        return gr.Number(value, precision=0, minimum=0, label=words(key), elem_id=key)
-
-    def gallery(key):
-        return gr.Gallery(show_label=False, allow_preview=False, buttons=[], elem_id=key, elem_classes="gallery")
-
-    def slider(key, minimum, maximum, value, step=0.05):
-        return gr.Slider(minimum, maximum, value, step=step, label=words(key), min_width=WIDE, elem_id=key)
-
     with gr.Blocks(title="Faces from noise", delete_cache=(60, 600), analytics_enabled=False) as blocks:
-        gr.Markdown(words("title"))
-        with gr.Row():
-            weights = gr.Dropdown(choices, value=choices[0][1], label=words("weights"), elem_id="weights", min_width=WIDE)
-            truncation = slider("truncation", MIN_TRUNCATION, 1, 1)
-        with gr.Accordion(words("attributes"), open=len(page.attributes) < 6, visible=False) as switches, gr.Row():
-            labels = [gr.Radio([("?", ""), ("+", "+"), ("–", "-")], value="", label=name) for name in page.attributes]
-        with gr.Tabs() as tabs:
-            with gr.Tab(words("faces")):
-                with gr.Row():
-                    first = number("first", 0)
-                    count = slider("count", 1, MAX_FACES, 16, step=1)
-                    again = gr.Button(words("again"), variant="primary", elem_id="again")
-                gr.Markdown(words("picked"))
-                faces = gallery("faces")
-                save = gr.DownloadButton(words("save"), elem_id="save")
-            with gr.Tab(words("walk")):
-                with gr.Row():
-                    start, end = number("start", 0), number("end", 1)
-                film = gr.Image(show_label=False, type="filepath", format="gif", buttons=["download"], elem_id="walk")
-            with gr.Tab(words("vary")):
-                with gr.Row():
-                    which = number("which", 0)
-                    strength = slider("strength", 0, 1, 0.6)
-                    more = gr.Button(words("more"), variant="primary", elem_id="more")
-                variations = gallery("vary")
-            with gr.Tab(words("face")):
-                gr.Markdown(words("private"))
-                with gr.Row():
-                    upload = gr.Button(words("upload"), variant="primary", elem_id="upload")
-                    mine, to = number("mine", 0), number("to", 1)
-                photo, z = gr.Textbox(visible=False), gr.Textbox(visible=False)
-                with gr.Row():
-                    moves = [slider(name, -MAX_MOVE, MAX_MOVE, 0, step=0.5) for name in MOVES]
-                with gr.Row():
-                    gr.HTML(elem_id="photo")
-                    changed = gallery("changed")
-                    journey = gr.Image(show_label=False, type="filepath", format="gif", buttons=["download"], elem_id="journey")
-            with gr.Tab(words("compare"), visible=len(choices) > 1):
-                other = gr.Dropdown(choices, value=choices[-1][1], label=words("other"), elem_id="other")
-                with gr.Row():
-                    sides = [gallery("side1"), gallery("side2")]
-        view, direction = gr.State("faces"), gr.State(0)
-
-        def draw(view, other, start, end, which, direction, strength, to, weights, first, count, truncation, mine, z, *others):
-            """The output of the open tab."""
-            moves, labels = others[:len(MOVES)], others[len(MOVES):]
-            if view == "face":
-                return dict(zip((changed, journey), page.change(weights, mine, z, moves, to, truncation, labels)))
-            if view == "walk":
-                return {film: page.walk(weights, start, end, truncation, labels)}
-            if view == "vary":
-                return {variations: page.vary(weights, which, direction, strength, truncation, labels)}
-            if view == "compare":
-                return {side: page.faces(name, first, count, truncation, labels) for side, name in zip(sides, (weights, other))}
-            drawn = page.faces(weights, first, count, truncation, labels)
-            return {faces: drawn, save: page.picture(drawn)}
-
-        def open_tab(tab: gr.SelectData):
-            return ("faces", "walk", "vary", "face", "compare")[tab.index]
-
-        def pick(place: gr.SelectData, end):
-            """The clicked face becomes the end of the interpolation, and the old end its start."""
-            return seed(end), seed(place.value["caption"]), seed(place.value["caption"])
-
-        def switch(name):
-            """Shows the attributes that the generator has."""
-            known = page.generator(name).plan.labels
-            radios = {label: gr.Radio(visible=label.label in known) for label in labels}
-            return {switches: gr.Accordion(visible=bool(known)), **radios}
-
-        shown = [weights, first, count, truncation, mine, z, *moves, *labels]
-        drawing = {"fn": draw, "js": REMEMBER, "outputs": [faces, save, film, variations, changed, journey, *sides],
-                   "inputs": [view, other, start, end, which, direction, strength, to, *shown],
-                   "concurrency_limit": 1, "trigger_mode": "always_last", "preprocess": False}  # `Page` bounds all values
-        gr.on([*(part.input for part in (first, start, end, which, to, weights, other, *labels)),
-               *(part.release for part in (truncation, count, strength, *moves))], **drawing)
-        mine.input(lambda: "", None, z).then(**drawing)
-        upload.click(page.find, [weights, photo], z, js=CHOOSE, concurrency_limit=1).then(**drawing)
-        again.click(lambda: int(np.random.default_rng().integers(10 ** 6)), None, first).then(**drawing)
-        more.click(lambda number: number + 1, direction, direction).then(**drawing)
-        tabs.select(open_tab, None, view).then(**drawing)
-        faces.select(pick, end, [start, end, which], preprocess=False, trigger_mode="multiple")
-        weights.input(switch, weights, [switches, *labels], preprocess=False)
-        blocks.load(page.asked_for, None, shown).then(switch, weights, [switches, *labels], preprocess=False).then(**drawing)
+        connect(page, lay_out(words, choices, page.attributes), blocks)
     return blocks.queue(max_size=MAX_WAITING, api_open=False), words
 
 
