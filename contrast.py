@@ -58,8 +58,8 @@ def build_parser():
     add("--n", type=number(int, 1, 10_000), help="how many faces (default: 64 on each side; with --neighbours and --direction 8)")
     add("--seed", type=seed, default=0, help="the first of the generated faces")
     add("--z", type=read_latents, metavar="FILE", help="the faces of a file of z instead, such as generator.py --photo writes")
-    add("--strengths", type=number_list, default=[-3, 0, 3], metavar="LIST",
-        help="with --direction: how far, in standard deviations of z (default: -3,0,3)")
+    add("--strengths", type=number_list, default=[-2, 0, 2], metavar="LIST",
+        help="with --direction: how far, in standard deviations of z (default: -2,0,2)")
     add("--keep", default="", metavar="A,B", help="with --direction: attributes that are not to change with it")
     add("--data", default="imgs", metavar="DIR", help="packed faces")
     add("--weights", type=weights_path, metavar="FILE", help="weights that train.py saved, or the name of pretrained ones "

@@ -73,7 +73,8 @@ def add_networks(add):
         help="D also judges what a network that knows faces sees, pretrained/vision-aid.safetensors (the default with dcgan)")
     add("--no-vision-aided", action="store_false", dest="vision_aided", help="D sees pictures alone")
     add("--from", default="", dest="from_", metavar="FILE",
-        help="start from trained weights, such as celeba64 or Output/best.safetensors; the networks are theirs")
+        help="start from trained weights, such as celeba64 or Output/best.safetensors; the networks are theirs, or with half as "
+             "many --channels grow to faces of twice the size")
     add("--freeze-d", type=number(int, 0), default=0, metavar="N", help="with --from: D's first N layers stay as they are")
 
 

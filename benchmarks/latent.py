@@ -24,7 +24,7 @@ from training.checkpoint import load_generator
 from training.weights import PRETRAINED, weights_path
 
 ATTRIBUTES = ("Smiling", "Male", "Young", "Eyeglasses", "Blond_Hair", "Black_Hair")
-STRENGTH = 3  # of directions, in both senses
+STRENGTH = 2  # of directions, in both senses: the default of contrast.py
 
 
 def build_parser():

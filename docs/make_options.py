@@ -53,7 +53,8 @@ CHINESE = {
         "--vision-aided": "D 还判断一个认识人脸的网络 pretrained/vision-aid.safetensors 从图片里看到的东西"
                           "（用 dcgan 时的默认设置）",
         "--no-vision-aided": "D 只看图片",
-        "--from": "从训练好的权重开始，例如 celeba64 或 Output/best.safetensors；网络与该权重的相同",
+        "--from": "从训练好的权重开始，例如 celeba64 或 Output/best.safetensors；网络与该权重的相同，"
+                  "或在 --channels 减半时长到两倍的人脸尺寸",
         "--freeze-d": "配合 --from：D 的前 N 层保持不变",
         "--data": "打包好的人脸",
         "--where": "只用有这些属性的人脸训练（pretreat.py --attributes）",
@@ -115,7 +116,7 @@ CHINESE = {
         "--n": "多少张脸（默认：两边各 64；用 --neighbours 和 --direction 时为 8）",
         "--seed": "第一张生成人脸的种子",
         "--z": "改用 z 文件中的脸，例如 generator.py --photo 写出的文件",
-        "--strengths": "配合 --direction：移动多远，以 z 的标准差计（默认：-3,0,3）",
+        "--strengths": "配合 --direction：移动多远，以 z 的标准差计（默认：-2,0,2）",
         "--keep": "配合 --direction：不应随之改变的属性",
         "--data": "打包好的人脸",
         "--weights": "train.py 保存的权重，或预训练权重的名称（默认：与 generator.py 使用的相同）",
