@@ -24,7 +24,7 @@ from support.device import choose_device
 from support.pages import MAX_FACES, MAX_WAITING, WIDE, seed
 from support.words import LANGUAGES, WORDS
 from training.checkpoint import load_generator
-from training.weights import PRETRAINED, RUN, best_of, describe_generator, find_generator, weights_path
+from training.weights import RUN, best_of, describe_generator, find_generator, pretrained, weights_path
 
 paddle.disable_signal_handler()  # Paddle's own prints a C++ traceback
 try:
@@ -38,7 +38,7 @@ except ImportError as error:
 
 
 def find_weights(paths):
-    """The generators that the page offers, by name: (generator, facts). Those of `paths`, or of each run and the pretrained one.
+    """The generators that the page offers, by name: (generator, facts). Those of `paths`, or of each run and the pretrained ones.
 
     Without `paths` a file that cannot be used is skipped, with a line that says why. Raises UserError where no generator is left.
     """
@@ -46,7 +46,7 @@ def find_weights(paths):
     if not named:
         with suppress(UserError):  # a file that cannot be used is skipped below
             paths = [find_generator()]
-        paths = [path for path in (*paths, *map(best_of, sorted(Path().glob(f"{RUN}*"))), PRETRAINED) if path.exists()]
+        paths = [path for path in (*paths, *map(best_of, sorted(Path().glob(f"{RUN}*")))) if path.exists()] + pretrained()
     for path in dict.fromkeys(Path(path).resolve() for path in paths):
         try:
             generator, facts = load_generator(path)

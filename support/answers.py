@@ -118,7 +118,7 @@ class Page:
         return list(zip(enlarged(draw_faces(generator, inputs)), ("0", "1"))), str(path)
 
     def asked_for(self, request: "gr.Request"):
-        """The state in the page's address, as in `shown` below; else the defaults."""
+        """The state in the page's address, in the order of what `connect` of app.py calls `shown`; else the defaults."""
         asked = request.query_params.get
         weights = asked("weights") if asked("weights") in self.generators else next(iter(self.generators))
         labels = [label if label in ("+", "-") else "" for label in asked("labels", "").split(",")]

@@ -170,7 +170,6 @@ def test_a_broken_file_is_skipped_unless_it_was_named(runs, command, monkeypatch
         result = command(app, "--port", free_port(), *arguments)
         assert result.status == 2 and arguments[-1] in result.err and result.err.count("\n") == 1
     (runs / "Output-2/generator.safetensors").unlink()
-    monkeypatch.setattr(app, "PRETRAINED", runs / "none.safetensors")
     monkeypatch.setattr(weights, "PRETRAINED", runs / "none.safetensors")
     result = command(app, "--port", free_port())
     assert result.status == 2 and result.err.count("\n") == 1 and "no usable weights" in result.err

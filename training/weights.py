@@ -19,6 +19,12 @@ def weights_path(text):
     return pretrained if named else Path(text)
 
 
+def pretrained():
+    """The files of the pretrained generators, PRETRAINED first."""
+    files = PRETRAINED.parent.glob("celeba*.safetensors")
+    return sorted((path for path in files if not path.stem.endswith("-discriminator")), key=lambda path: path != PRETRAINED)
+
+
 def best_score(folder, faces):
     """The face FD of folder/best.safetensors; infinite where there is none that was compared with so many faces."""
     try:
