@@ -21,7 +21,8 @@ WIDE = 250  # px, the least width of a control that has a row of its own on a ph
 # Up to eight faces in a row, as many as fit; no row is cut off.
 CSS = """.gallery .grid-container {grid: auto-flow auto / repeat(auto-fill, minmax(max(70px, 11%), 1fr)) !important}
 .gallery .grid-wrap {max-height: none !important; min-height: 0 !important}
-.gallery .caption-label {padding: 0 3px; font-size: 10px}"""
+.gallery .caption-label {padding: 0 3px; font-size: 10px}
+#changed .grid-container {grid: auto-flow auto / 1fr 1fr !important}"""
 
 
 def bounded(number, minimum, maximum, default):
