@@ -53,7 +53,7 @@ CHINESE = {
         "--vision-aided": "D 还判断一个认识人脸的网络 pretrained/vision-aid.safetensors 从图片里看到的东西"
                           "（用 dcgan 时的默认设置）",
         "--no-vision-aided": "D 只看图片",
-        "--from": "从训练好的权重开始，例如 celeba64 或 Output/best.safetensors；网络与该权重的相同，"
+        "--from": "从训练好的权重开始，例如 celeba64 或 Output/best.safetensors；网络结构由这份权重决定，"
                   "或在 --channels 减半时长到两倍的人脸尺寸",
         "--freeze-d": "配合 --from：D 的前 N 层保持不变",
         "--data": "打包好的人脸",
