@@ -4,7 +4,7 @@
     python app.py Output/best.safetensors Output-2/best.safetensors     # with these weights
     python app.py --host 0.0.0.0                # for others in the network too
 
-The address of the page names the faces that it shows: the same address shows the same faces again.
+The address of the page names the generator and the seeds of the faces, or the z of yours: whoever opens it sees the same faces.
 """
 from support.cli import Parser, UserError, number, printable, run_command, stop_signals
 
@@ -160,15 +160,17 @@ def connect(page, on, blocks):
                "inputs": [on.view, on.other, on.start, on.end, on.which, on.direction, on.strength, on.to, *shown],
                "outputs": [on.faces, on.save, on.walk, on.variations, on.changed, on.journey, *on.sides],
                "preprocess": False}  # `Page` bounds all values
-    switching = {"fn": switch, "inputs": on.weights, "outputs": [on.switches, *on.labels], "preprocess": False}
-    gr.on([*(part.input for part in (on.first, on.start, on.end, on.which, on.to, on.weights, on.other, *on.labels)),
+    switching = {"fn": switch, "inputs": on.weights, "outputs": [on.switches, *on.labels], "preprocess": False,
+                 "trigger_mode": "always_last"}
+    gr.on([*(part.input for part in (on.first, on.start, on.end, on.which, on.to, on.other, *on.labels)),
            *(part.release for part in (on.truncation, on.count, on.strength, *on.moves))], **drawing)
     on.mine.input(lambda: "", None, on.z).then(**drawing)
+    on.weights.input(lambda: "", None, on.z).then(**drawing)  # a z belongs to the generator that it was found for
     on.upload.click(page.find, [on.weights, on.photo], on.z, js=CHOOSE, concurrency_limit=1).then(**drawing)
     on.again.click(lambda: int(np.random.default_rng().integers(10 ** 6)), None, on.first).then(**drawing)
     on.more.click(lambda number: number + 1, on.direction, on.direction).then(**drawing)
     on.tabs.select(open_tab, None, on.view).then(**drawing)
-    on.end.input(seed, on.end, on.last, preprocess=False)
+    on.end.input(seed, on.end, on.last, preprocess=False, trigger_mode="always_last")
     on.faces.select(pick, on.last, [on.start, on.end, on.which, on.last], preprocess=False, trigger_mode="multiple")
     on.weights.input(**switching)
     blocks.load(page.asked_for, None, shown).then(**switching).then(**drawing)

@@ -153,7 +153,7 @@ def direction(generator, options):
                              for row, strength in enumerate(strengths)})
     shares = [shares_with(generator, along, strength) for strength in strengths]
     place = known.index(name)
-    print(f"of {JUDGED} other faces, as a network that knows faces sees them, have {name}: "
+    print(f"of the faces of seeds 0 to {JUDGED - 1}, as a network that knows faces sees them, have {name}: "
           + ", ".join(f"{share[place]:.0%} at {strength:+g}" for share, strength in zip(shares, strengths)))
     changes = abs(shares[-1] - shares[0])
     also = [place for place in changes.argsort()[::-1] if known[place] != name][:ALSO_CHANGED]

@@ -133,8 +133,18 @@ def draw(generator, facts, options):
     return "python contrast.py" if Path("imgs/faces.npy").exists() else "python contrast.py --walk 1,5,9"
 
 
+def check_names(photos, folder):
+    """Raises UserError where the pictures of two photos, or that of a photo and the photo itself, would be the same file."""
+    results = [(folder / f"{path.stem}.png").resolve() for path in photos]
+    for path, result in zip(photos, results):
+        if results.count(result) > 1 or result in [photo.resolve() for photo in photos]:
+            raise UserError(f"--photo {path}: its result {result} would replace a photo or another result; name another --out, "
+                            "or give the photos different names")
+
+
 def find(generator, options):
     """Finds, for the face in each photo, the nearest one that can be drawn: NAME.npy is its z, NAME.png shows the two."""
+    check_names(options.photo, options.out)
     faces = [read_photo(path, generator.size) for path in options.photo]  # all of them before the long work
     with output(options.out), tqdm(total=len(faces) * STEPS, desc="finding", unit="step", disable=None) as bar:
         for path, face in zip(options.photo, faces):

@@ -15,7 +15,7 @@ MAX_ROWS = 1000  # of one file
 def read_latents(path):
     """The faces of a .npy file of float32 [inputs] or [N, inputs]. Raises argparse.ArgumentTypeError for another file."""
     try:
-        stored = np.load(path, mmap_mode="r", allow_pickle=False)  # mapped: nothing is read before its size is known
+        stored = np.lib.format.open_memmap(path, mode="r")  # mapped: nothing is read before its size is known
     except FileNotFoundError:
         raise argparse.ArgumentTypeError(f"{path}: no such file; generator.py --photo writes one") from None
     except (OSError, ValueError, EOFError) as error:

@@ -56,12 +56,15 @@ def project(generator, face, done=lambda: None):
     """What the generator draws the face nearest to `face`, uint8 [S, S, 3], from: float32 [inputs], a row of `face_inputs`.
 
     It minimises `Likeness` and, for z from N(0, 1), PRIOR times the mean of z², which keeps z where the generator has learned to
-    draw. The generator's weights are frozen by it. `done` is called after each of STEPS steps.
+    draw. Labels of a conditional generator are found like z, and stay between -1 and 1. The generator's weights are frozen by it.
+    `done` is called after each of STEPS steps.
     """
     plan = generator.plan
     for weight in generator.parameters():
         weight.stop_gradient = True
-    unlike, low, high = Likeness(face), *LIMITS[plan.noise]
+    unlike = Likeness(face)
+    low, high = (paddle.to_tensor([limit] * plan.z_dim + [label] * len(plan.labels), "float32")
+                 for limit, label in zip(LIMITS[plan.noise], (-1, 1)))
     pool = face_inputs(plan, range(POOL))
     with paddle.no_grad():
         losses = np.concatenate([unlike(normalise(draw_faces(generator, pool[i:i + 100]))).numpy() for i in range(0, POOL, 100)])
@@ -72,12 +75,12 @@ def project(generator, face, done=lambda: None):
     for _ in range(STEPS):
         losses = unlike(generator(inputs))
         if plan.noise == "normal":
-            losses = losses + PRIOR * inputs.square().mean(1)
+            losses = losses + PRIOR * inputs[:, :plan.z_dim].square().mean(1)
         losses.sum().backward()
         adam.step()
         adam.clear_grad()
         rate.step()
         with paddle.no_grad():
-            inputs.set_value(inputs.clip(low, high))
+            inputs.set_value(paddle.minimum(paddle.maximum(inputs, low), high))
         done()
     return inputs[int(losses.argmin())].numpy()

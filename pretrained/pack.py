@@ -49,13 +49,15 @@ def main():
         raise UserError(f"{options.scores}: these are scores of {written['fake']}, not of {options.weights}")
     scores = {"swd": written["scores"]["generated"]["swd_mean"], "n": written["n"], **written["scores"]["generated"]}
     path = PRETRAINED.with_name(f"celeba{generator.size}.safetensors")
-    write_tensors(path, halved({name: tensor.numpy() for name, tensor in generator.state_dict().items()}),
-                  {**read_metadata(options.weights), "scores": json.dumps(scores)})
     run = Path(options.weights).with_name(CHECKPOINT)
     facts = read_facts(run)
+    if not facts:
+        raise UserError(f"{run}: no such file; the discriminator is that of the run's checkpoint")
+    discriminator = load_discriminator(run, generator.size, load_features(AID))
+    write_tensors(path, halved({name: tensor.numpy() for name, tensor in generator.state_dict().items()}),
+                  {**read_metadata(options.weights), "scores": json.dumps(scores)})
     kept = {"step": facts["step"], "seconds": facts["seconds"],
             "options": {key: facts["options"][key] for key in RunOptions.__struct_fields__}}
-    discriminator = load_discriminator(run, generator.size, load_features(AID))
     beside = discriminator_beside(path)
     write_tensors(beside, halved(network_arrays("discriminator", discriminator)), {"run": json.dumps(kept)})
     for file in (path, beside):

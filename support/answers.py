@@ -86,13 +86,13 @@ class Page:
         return list(zip(enlarged(faces), (f"{share:.0%}" for share in shares)))
 
     def find(self, weights, photo):
-        """The z of the face nearest to the one in a photo, a data address, as text; an empty text where none was chosen.
+        """The z of the face nearest to the one in a photo, a data address, as text; where none was chosen nothing changes.
 
         The photo stays in memory.
         """
         generator = self.generator(weights)
         if not photo:
-            return ""
+            return gr.skip()
         with as_message():
             return text_of(project(generator, cut_face(photo_in(photo), generator.size, "photo")))
 

@@ -16,6 +16,8 @@ from training.checkpoint import load_generator
 from training.randomness import Latent, face_inputs
 from training.weights import PRETRAINED
 
+ARCHIVE = b"PK\x05\x06" + bytes(18)  # an empty .npz file
+
 
 @pytest.fixture(scope="module")
 def pretrained():
@@ -38,7 +40,8 @@ def test_a_file_of_z_draws_the_faces_that_it_was_saved_from(command, tmp_path):
 @pytest.mark.parametrize("content, words", [
     (None, "no such file"), (b"text", "not a readable .npy file"), (np.zeros(3, np.float32), "it is of another generator"),
     (np.full(100, np.nan, np.float32), "not finite"), (np.zeros(100, np.int64), "floating-point"),
-    (np.zeros((0, 100), np.float32), "floating-point"), (np.array([None]), "not a readable .npy file")])
+    (np.zeros((0, 100), np.float32), "floating-point"), (np.array([None]), "not a readable .npy file"),
+    (ARCHIVE, "not a readable .npy file")])
 def test_bad_files_of_z_get_a_sentence(content, words, command, tmp_path):
     path = tmp_path / "z.npy"
     if isinstance(content, bytes):
@@ -87,6 +90,16 @@ def test_a_photos_face_and_its_z_are_saved(command, tmp_path, monkeypatch):
     result = command(generator, "--photo", tmp_path / "me.jpg", "--weights", "celeba64", "--out", tmp_path / "out")
     assert result.status == 0 and np.load(tmp_path / "out" / "me.npy").shape == (100,)
     assert Image.open(tmp_path / "out" / "me.png").size == (128, 64)
+
+
+def test_a_result_replaces_no_photo_and_no_other_result(command, tmp_path):
+    for name in ("me.png", "other/me.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"photo")
+    for photos in (["me.png"], ["other/me.jpg", "me.png"]):
+        result = command(generator, "--photo", *(tmp_path / name for name in photos), "--weights", "celeba64", "--out", tmp_path)
+        assert result.status == 2 and "would replace" in result.err and result.err.count("\n") == 1
+    assert (tmp_path / "me.png").read_bytes() == b"photo"
 
 
 def test_faces_along_a_direction_have_more_of_its_attribute(pretrained, monkeypatch):

@@ -44,16 +44,25 @@ def test_such_a_run_resumes_to_the_same_end(command, faces16, learned, tmp_path)
     assert result.status == 2 and "--from (it has" in result.err
 
 
-def test_networks_grow_to_faces_of_twice_the_size(command, faces_at, learned, tmp_path):
+@pytest.mark.parametrize("aid", [[], ["--vision-aided"]])
+def test_networks_grow_to_faces_of_twice_the_size(aid, command, faces_at, training, tmp_path):
     """The layers next to z, and next to D's verdict, are the trained ones; those next to the picture are new."""
-    result = start(command, faces_at(32), tmp_path, "--from", learned, "--channels", 2, "--steps", 1, "--lr", 0)
-    assert result.status == 0 and "the networks grow from 16 to 32 px" in result.out, result.err
+    training("--steps", 1, *PLAIN, *aid, out="before")
+    learned = tmp_path / "before" / "generator.safetensors"
+    for steps in (1, 2):  # the second resumes
+        result = start(command, faces_at(32), tmp_path, "--from", learned, "--channels", 2, "--steps", steps, "--lr", 0, *aid)
+        assert result.status == 0 and "untrained, because" not in result.out, result.err
+        assert ("the networks grow from 16 to 32 px" in result.out) == (steps == 1)
     before, after = (load_file(tmp_path / run / "checkpoint.safetensors") for run in ("before", "after"))
     for name in ("deconv1.weight", "bn1.weight", "deconv2.weight"):
         assert (before[f"generator.{name}"] == after[f"generator.{name}"]).all()
+    inner = "discriminator.discriminators.0." if aid else "discriminator."
     for old, new in (("conv2.weight", "conv3.weight"), ("bn2.bias", "bn3.bias"), ("conv3.weight", "conv4.weight")):
-        assert (before[f"discriminator.{old}"] == after[f"discriminator.{new}"]).all()
-    result = start(command, faces_at(32), tmp_path, "--from", learned, "--steps", 1, out="wide")
+        assert (before[inner + old] == after[inner + new]).all()
+    if aid:
+        of_maps = [name for name in before if name.startswith("discriminator.discriminators.1.") and name.endswith("weight")]
+        assert of_maps and all((before[name] == after[name]).all() for name in of_maps)
+    result = start(command, faces_at(32), tmp_path, "--from", learned, "--steps", 1, *aid, out="wide")
     assert result.status == 2 and "add --channels 2" in result.err
 
 
@@ -66,11 +75,17 @@ def test_the_first_layers_of_a_frozen_discriminator_stay(aid, command, faces16, 
     before, after = (part(tmp_path / run / "checkpoint.safetensors", inner) for run in ("before", "after"))
     stayed = {name for name in before if name.endswith(("weight", "bias")) and (before[name] == after[name]).all()}
     assert stayed == {"conv1.weight", "conv2.weight", "bn2.weight", "bn2.bias"}
+    result = start(command, faces16, tmp_path, "--from", learned, *aid, "--freeze-d", 3, "--steps", 2, out="all")
+    assert result.status == 2 and "--freeze-d 3: D has 3 layers" in result.err
 
 
-def test_a_discriminator_of_another_kind_starts_untrained(command, faces16, learned, tmp_path):
+def test_a_discriminator_of_another_kind_starts_untrained(command, faces16, learned, training, tmp_path):
     result = start(command, faces16, tmp_path, "--from", learned, "--steps", 1, "--vision-aided")
     assert result.status == 0 and "discriminator starts untrained" in result.out and "--vision-aided" in result.out
+    training("--steps", 1, *PLAIN, "--channels", 6, out="wide")
+    learned.with_name("checkpoint.safetensors").write_bytes((tmp_path / "wide/checkpoint.safetensors").read_bytes())
+    result = start(command, faces16, tmp_path, "--from", learned, "--steps", 1, out="narrow")
+    assert result.status == 0 and "discriminator starts untrained, because" in result.out and "--channels" in result.out
     learned.with_name("checkpoint.safetensors").unlink()
     result = start(command, faces16, tmp_path, "--from", learned, "--steps", 1, out="alone")
     assert result.status == 0 and "discriminator starts untrained, because none is beside" in result.out
@@ -81,7 +96,8 @@ def test_a_discriminator_of_another_kind_starts_untrained(command, faces16, lear
     (["--from", "celeba64"], ["--from celeba64 draws 64 px", "have 16", "pretreat.py --size 64"]),
     (["--from", "missing"], ["missing: no such file"]),
     (["--from", "RUN", "--conditional", "Smiling"], ["--conditional"]),
-    (["--freeze-d", 1], ["--freeze-d", "--from"])])
+    (["--freeze-d", 1], ["--freeze-d", "--from"]),
+    (["--from", "RUN", "--freeze-d", 1, "--loss", "hinge"], ["--freeze-d", "another --loss", "leave it out"])])
 def test_bad_input_gets_a_sentence(command, faces16, learned, tmp_path, arguments, words):
     arguments = [learned if word == "RUN" else word for word in arguments]
     result = start(command, faces16, tmp_path, *arguments, "--steps", 1)

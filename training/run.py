@@ -70,10 +70,13 @@ class Run:
         """
         self.folder, self.options, self.recipe, self.reader = folder, options, recipe, reader
         faces = reader.facts()
-        self.facts = {**asdict(recipe), **faces, "precision": precision}  # what options.json and the weights say
         ranks.require_same({**vars(options), "amp": precision}, faces)
         ranks.copy_from_first(folder / weights.CHECKPOINT)
         self.saved = checkpoint.read_facts(folder / weights.CHECKPOINT)
+        start = describe_start(recipe.from_) if recipe.from_ else ""
+        self.start = printable(self.saved["options"].get("start", start)) if self.saved else start
+        # what options.json and the weights say
+        self.facts = {**asdict(recipe), **faces, "precision": precision, "start": self.start}
         if self.saved:
             differing = differences(self.saved["options"], self.facts, options.data)
             if differing:
@@ -84,7 +87,6 @@ class Run:
         self.step = self.saved["step"] if self.saved else 0
         self.total_steps = total_steps(options, self.steps_per_epoch)
         self.stop_signal = None
-        self.start = describe_start(recipe.from_) if recipe.from_ else ""
         self.announce(precision)
 
     def announce(self, precision):
@@ -102,7 +104,7 @@ class Run:
             print(f"from: {self.start}")
         if self.options.fresh:
             print(f"to resume it later, type --out {self.folder} instead of --fresh")
-        if self.total_steps < FIRST_FACES:
+        if self.total_steps < FIRST_FACES and not self.start:
             print(f"note: {self.total_steps} steps are few; faces begin to show after about {FIRST_FACES}: --steps {FIRST_FACES}")
 
     @contextmanager

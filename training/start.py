@@ -11,7 +11,7 @@ from scoring.facefeatures import AID, load_features
 from training import checkpoint, weights
 
 GENERATOR_OPTIONS = ("arch", "channels", "z_dim", "noise", "up", "conditional")
-DISCRIMINATOR_OPTIONS = ("arch", "channels", "loss", "vision_aided", "conditional")
+DISCRIMINATOR_OPTIONS = ("arch", "channels", "conditional", "loss", "vision_aided")
 
 
 def discriminator_beside(path):
@@ -20,46 +20,60 @@ def discriminator_beside(path):
 
 
 def read_start(name):
-    """What --from names: its `path`, `facts` (see checkpoint.GeneratorFacts), the `options` that its networks need, and `beside`,
-    the file of its discriminator, or None. Raises UserError where no generator has this name.
+    """What --from names: its `path`, `facts` (see checkpoint.GeneratorFacts), and the `options` that its networks need. `beside`
+    is the file of its discriminator, `judge` the options that this one was built with; both are None where there is none.
 
     The discriminator of pretrained weights NAME.safetensors is in NAME-discriminator.safetensors, that of a run's in its
-    checkpoint.
+    checkpoint. Raises UserError where no generator has this name.
     """
     path = weights.weights_path(name)
     facts = checkpoint.read_generator_facts(path)
     options = {**facts, "conditional": ",".join(facts["labels"])}
     options = {key: options[key] for key in GENERATOR_OPTIONS}
     beside = next((file for file in (discriminator_beside(path), path.with_name(weights.CHECKPOINT)) if file.exists()), None)
+    judge = None
     if beside:
-        trained = checkpoint.read_facts(beside)["options"]
-        options = {**options, "loss": trained["loss"], "vision_aided": trained["vision_aided"]}
-    return SimpleNamespace(path=path, facts=facts, options=options, beside=beside)
+        judge = checkpoint.read_facts(beside)["options"]
+        judge = {**judge, "conditional": ",".join(judge["labels"])}
+        options = {**options, "loss": judge["loss"], "vision_aided": judge["vision_aided"]}
+    return SimpleNamespace(path=path, facts=facts, options=options, beside=beside, judge=judge)
 
 
-def grown(start, size):
-    """The options that networks for faces of `size` px need so that their inner layers are those that --from names: half as many
-    channels for each doubling of the size. None where no network of that size has such layers."""
-    options, times = start.options, size / start.facts["size"]
+def grown(options, times):
+    """Options of networks, changed for pictures `times` as large, so that the layers inside are the same: fewer channels. None
+    where there are no such networks."""
     if times != 1 and (options["arch"] != "dcgan" or not times.is_integer() or options["channels"] % times):
         return None
     return {**options, "channels": round(options["channels"] / times)}
 
 
+def why_untrained(start, options, times):
+    """Why D cannot start with what the discriminator beside the weights learned, as a phrase; "" where it can."""
+    if not start.beside:
+        return f"none is beside {start.path}"
+    judge = grown(start.judge, times)
+    changed = [key for key in DISCRIMINATOR_OPTIONS if not judge or judge[key] != getattr(options, key)]
+    return f"{start.beside} has another --{changed[0].replace('_', '-')}" if changed else ""
+
+
 def check_start(options, size):
     """Raises UserError where weights that --from names do not go with the typed options, or with faces of `size` px."""
     start = read_start(options.from_)
-    needed, drawn = grown(start, size), start.facts["size"]
+    drawn = start.facts["size"]
+    needed = grown(start.options, size / drawn)
     if not needed:
         raise UserError(f"--from {options.from_} draws {drawn} px, but the packed faces have {size}; pack them again: "
                         f"python pretreat.py --size {drawn}")
-    if size != drawn and (options.channels != needed["channels"] or options.freeze_d):
+    if options.channels != needed["channels"] and size != drawn:
         raise UserError(f"--from {options.from_} draws {drawn} px, but the packed faces have {size}; for its networks to grow to "
-                        f"that, add --channels {needed['channels']}, and no --freeze-d")
+                        f"that, add --channels {needed['channels']}")
     for key in GENERATOR_OPTIONS:
         if getattr(options, key) != needed[key]:
             raise UserError(f"--{key.replace('_', '-')} {getattr(options, key) or 'none'} does not go with --from "
                             f"{options.from_}, whose generator has {needed[key] or 'none'}; leave it out")
+    why = "its first layers are new where networks grow" if size != drawn else why_untrained(start, options, 1)
+    if options.freeze_d and why:
+        raise UserError(f"--freeze-d keeps what D learned before, but {why}; leave it out")
 
 
 def describe_start(name):
@@ -69,22 +83,19 @@ def describe_start(name):
 
 def start_from(options, players):
     """Gives the players the weights that `options`.from_ names: the generator's to G and to its average, and to D those of the
-    discriminator beside them. Says so where networks have grown, and where D keeps its random weights, because there is none or
-    options ask for another."""
+    discriminator beside them. Says so where networks have grown, and where D keeps its random weights, and why."""
     start, size = read_start(options.from_), players.average.size
-    needed = grown(start, size)
     generator, _ = checkpoint.load_generator(start.path)
     for network in (players.G.network, players.average):
         take_over(network, generator)
     if size != generator.size:
         print(f"note: the networks grow from {generator.size} to {size} px; their layers next to the picture start untrained")
-    changed = [key for key in DISCRIMINATOR_OPTIONS if needed.get(key) != getattr(options, key)]
-    if start.beside and not changed:
-        trained = checkpoint.load_discriminator(start.beside, generator.size, load_features(AID))
-        take_over(players.D.network, trained, backwards=True)
-    else:
-        why = f"{start.beside} has another --{changed[0].replace('_', '-')}" if start.beside else f"none is beside {start.path}"
+    why = why_untrained(start, options, size / generator.size)
+    if why:
         print(f"note: the discriminator starts untrained, because {why}")
+        return
+    aid = load_features(AID) if options.vision_aided else None
+    take_over(players.D.network, checkpoint.load_discriminator(start.beside, generator.size, aid), backwards=True)
 
 
 def take_over(network, trained, backwards=False):
@@ -98,8 +109,12 @@ def take_over(network, trained, backwards=False):
 
 
 def freeze(discriminator, count):
-    """Keeps the first `count` convolutions or dense layers of D, with their batch norms, as they are (Mo et al. 2020)."""
+    """Keeps the first `count` convolutions or dense layers of D, with their batch norms, as they are (Mo et al. 2020). Raises
+    UserError where it has no more than these."""
     of_pictures = next(layer for layer in discriminator.sublayers(include_self=True) if isinstance(layer, Discriminator))
+    number = sum(isinstance(layer, (nn.Conv2D, nn.Linear)) for layer in of_pictures)
+    if count >= number:
+        raise UserError(f"--freeze-d {count}: D has {number} layers, of which at least one must learn; name a smaller number")
     for layer in of_pictures:
         count -= isinstance(layer, (nn.Conv2D, nn.Linear))
         if count < 0:

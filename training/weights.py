@@ -49,7 +49,7 @@ def find_generator():
     for path in map(best_of, (RUN, *Path().glob(f"{RUN}-[0-9]*"))):
         if path.exists():
             facts = read_generator_facts(path)
-            if facts["images_seen"] >= MIN_IMAGES or facts["from_"]:
+            if facts["images_seen"] >= MIN_IMAGES:
                 found.append((facts["scores"].get("face_fd", math.inf), -path.stat().st_mtime, path))
             else:
                 print(f"note: the run in {path.parent} has seen {facts['images_seen']:,} images, too few for faces; "
