@@ -1,4 +1,4 @@
-"""The pretrained generator for other programs, through paddle.hub."""
+"""The pretrained generators for other programs, through paddle.hub."""
 import sys
 from contextlib import contextmanager as _contextmanager  # paddle.hub.list does not show names with a _
 from pathlib import Path as _Path
@@ -16,6 +16,16 @@ def celeba64():
 
     source is "github", "gitee", or "local" with the path of a folder. The weights are for non-commercial research only (NOTICE).
     """
+    return _load("celeba64")
+
+
+def celeba128():
+    """The pretrained generator of faces of 128 px; all else as with celeba64."""
+    return _load("celeba128")
+
+
+def _load(name):
+    """The pretrained generator of this name, with its method `faces`."""
     with _own_modules():
         from network import draw_faces
         from support.device import tune_cpu
@@ -24,7 +34,7 @@ def celeba64():
         from training.weights import PRETRAINED
 
         tune_cpu()
-        generator, _ = load_generator(PRETRAINED)
+        generator, _ = load_generator(PRETRAINED.with_name(f"{name}.safetensors"))
 
     def faces(self, seeds):
         return draw_faces(self, face_inputs(self.plan, seeds))

@@ -111,10 +111,11 @@ def test_a_generator_that_resizes_is_rebuilt(tmp_path):
     assert (network.draw_faces(loaded, z) == network.draw_faces(made, z)).all()
 
 
-def test_the_pretrained_generator():
-    loaded, facts = checkpoint.load_generator(PRETRAINED)
-    assert loaded.size == 64 and facts["scores"]["swd"] < 32  # half the distance of PCA faces, see docs/recipe.md
-    assert sum(path.stat().st_size for path in PRETRAINED.parent.iterdir() if path.is_file()) < 16e6
+@pytest.mark.parametrize("size", [64, 128])
+def test_the_pretrained_generators(size):
+    loaded, facts = checkpoint.load_generator(PRETRAINED.with_name(f"celeba{size}.safetensors"))
+    assert loaded.size == size and facts["scores"]["swd"] < 32  # half the distance of PCA faces, see docs/recipe.md
+    assert sum(path.stat().st_size for path in PRETRAINED.parent.iterdir() if path.is_file()) < 16 * 2 ** 20
     faces = network.draw_faces(loaded, face_inputs(loaded.plan, range(16))).astype(int)
     assert abs(faces[:8] - faces[8:]).mean() > 20 and faces.std(axis=0).mean() > 20  # pictures that differ, not one face or grey
 

@@ -1,4 +1,4 @@
-"""The pretrained generator in other people's programs, through paddle.hub."""
+"""The pretrained generators in other people's programs, through paddle.hub."""
 import subprocess
 import sys
 from pathlib import Path
@@ -21,7 +21,8 @@ before, path = set(sys.modules), list(sys.path)
 print(paddle.hub.list(sys.argv[1], source="local"))
 print(paddle.hub.help(sys.argv[1], "celeba64", source="local"))
 generator = paddle.hub.load(sys.argv[1], "celeba64", source="local")
-paddle.hub.load(sys.argv[1], "celeba64", source="local")  # a second time
+larger = paddle.hub.load(sys.argv[1], "celeba128", source="local")  # one after the other
+assert larger.faces([0]).shape == (1, 128, 128, 3)
 assert isinstance(generator, paddle.nn.Layer) and not generator.training
 np.save("faces.npy", generator.faces([0, 7]))
 assert generator(paddle.zeros([2, 100])).shape == [2, 3, 64, 64]
@@ -37,7 +38,7 @@ def run(program, folder):
 def test_a_program_elsewhere_draws_the_same_faces_and_keeps_its_own_modules(tmp_path, command):
     done = run(PROGRAM, tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "['celeba64']" in done.stdout and "non-commercial" in done.stdout
+    assert "['celeba128', 'celeba64']" in done.stdout and "non-commercial" in done.stdout
     assert command(generator, "--seeds", "0,7", "--weights", PRETRAINED, "--out", tmp_path, "--device", "cpu").status == 0
     faces = np.load(tmp_path / "faces.npy")
     assert faces.shape == (2, 64, 64, 3) and faces.dtype == np.uint8
