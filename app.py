@@ -164,8 +164,8 @@ def connect(page, on, blocks):
                  "trigger_mode": "always_last"}
     gr.on([*(part.input for part in (on.first, on.start, on.end, on.which, on.to, on.other, *on.labels)),
            *(part.release for part in (on.truncation, on.count, on.strength, *on.moves))], **drawing)
-    on.mine.input(lambda: "", None, on.z).then(**drawing)
-    on.weights.input(lambda: "", None, on.z).then(**drawing)  # a z belongs to the generator that it was found for
+    # A z belongs to a photo and to the generator that it was found for.
+    gr.on([on.mine.input, on.weights.input], lambda: "", None, on.z, trigger_mode="always_last").then(**drawing)
     on.upload.click(page.find, [on.weights, on.photo], on.z, js=CHOOSE, concurrency_limit=1).then(**drawing)
     on.again.click(lambda: int(np.random.default_rng().integers(10 ** 6)), None, on.first).then(**drawing)
     on.more.click(lambda number: number + 1, on.direction, on.direction).then(**drawing)
