@@ -23,7 +23,7 @@ PRESETS = {
     # The plain recipe of the tutorials (Radford et al. 2016): one learning rate that never falls, and samples of the generator
     # itself, not of its average.
     "classic": {"batch": 128, "flip": False, "augment": "off", "ema": 0, "up": "deconv", "vision_aided": False,
-                "lr": 2e-4, "decay_after": 0},
+                "lr": 2e-4, "decay": 0},
 }
 
 
@@ -49,7 +49,7 @@ class Recipe:
     g_steps: int
     lr_d: float
     lr_g: float
-    decay_after: int
+    decay: float
     beta1: float
     beta2: float
     ema: float
@@ -104,8 +104,8 @@ def add_learning(add):
     add("--lr-d", type=number(float, 0), metavar="LR", help=f"the discriminator's (default: --lr, else {dcgan_rates[0]:g})")
     add("--lr-g", type=number(float, 0), metavar="LR",
         help=f"the generator's (default: --lr, else {dcgan_rates[1]:g}; with another --arch {usual_rates[1]:g})")
-    add("--decay-after", type=number(int, 0), default=2500, metavar="STEPS",
-        help=f"from this step on both learning rates fall, to {LAST_SHARE:g} of themselves at the run's end; 0: never")
+    add("--decay", type=number(float, 0, 1), default=0.3, metavar="SHARE",
+        help=f"in this share of the run, at its end, both learning rates fall to {LAST_SHARE:g} of themselves; 0: never")
     add("--ema", type=number(float, 0), default=10_000, metavar="IMAGES",
         help="half-life of the averaged generator, in images seen; 0: no average")
     add("--seed", type=seed_number, default=0, help="another seed, another run")

@@ -86,9 +86,9 @@ class Trainer:
         return loss
 
     def set_rates(self, step, total_steps):
-        """The learning rates of a step: from step `decay_after` on they fall linearly, to LAST_SHARE; with 0 never."""
-        first = self.recipe.decay_after
-        share = 1 - (1 - LAST_SHARE) * (step - first) / (total_steps - first) if 0 < first < step else 1.0
+        """The learning rates of a step: in the last share `decay` of the run's steps they fall linearly, to LAST_SHARE."""
+        falling, left = self.recipe.decay * total_steps, total_steps - step
+        share = 1 - (1 - LAST_SHARE) * (1 - left / falling) if left < falling else 1.0
         self.D.adam.set_lr(share * self.recipe.lr_d)
         self.G.adam.set_lr(share * self.recipe.lr_g)
 

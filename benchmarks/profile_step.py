@@ -74,7 +74,7 @@ def profile(data, folder):
             if step == WARM_UP:
                 clock.seconds = dict.fromkeys(PARTS, 0.0)
             with clock.part("rest"):
-                trainer.set_rates(step)
+                trainer.set_rates(step, STEPS)
                 monitor.record(*trainer.step(step, timed_batches()))
                 trainer.update_average((step + 1) * settled.batch, settled.batch)
     return {name: 1000 * seconds / (STEPS - WARM_UP) for name, seconds in clock.seconds.items()}, precision

@@ -65,11 +65,11 @@ CHINESE = {
         "--augment": "随机改变 D 看到的图片；auto：人脸少于 50,000 张时用 shift，否则不用",
         "--augment-p": "每张图片被这样改变的概率",
         "--preset": "classic：教程中的经典配方，即 --batch 128 --no-flip --augment off --ema 0 --up deconv "
-                    "--no-vision-aided --lr 0.0002 --decay-after 0",
+                    "--no-vision-aided --lr 0.0002 --decay 0",
         "--lr": "Adam 的学习率，用于两个网络",
         "--lr-d": "判别器的学习率（默认：--lr，否则 0.0002）",
         "--lr-g": "生成器的学习率（默认：--lr，否则 0.0001；用其他 --arch 时为 0.0002）",
-        "--decay-after": "从这一步起，两个学习率都线性下降，训练结束时为原来的 0.3 倍；0：不下降",
+        "--decay": "在训练最后的这一部分里，两个学习率都线性降到原来的 0.3 倍；0：不下降",
         "--ema": "滑动平均生成器的半衰期，以已见图像数计；0：不取平均",
         "--seed": "换一个种子，就是另一次训练",
         "--out": "训练结果的文件夹（默认：Output；使用自带的人脸时为 Output-builtin）",

@@ -21,7 +21,7 @@ OPTIONS = {
                  "--crop": CHOICE},
     "dataReader": {"--n": WHOLE, "--out": ("", "a.txt", ".")},
     "train": {"--steps": WHOLE, "--epochs": WHOLE, "--seed": WHOLE, "--channels": WHOLE, "--z-dim": WHOLE, "--batch": WHOLE,
-              "--d-steps": WHOLE, "--decay-after": WHOLE, "--sample-every": WHOLE, "--lr": DECIMAL, "--ema": DECIMAL,
+              "--d-steps": WHOLE, "--sample-every": WHOLE, "--lr": DECIMAL, "--decay": DECIMAL, "--ema": DECIMAL,
               "--beta1": DECIMAL, "--augment-p": DECIMAL, "--label-smoothing": DECIMAL, "--arch": CHOICE, "--noise": CHOICE,
               "--loss": CHOICE, "--augment": CHOICE, "--amp": CHOICE, "--device": CHOICE, "--preset": CHOICE},
     "generator": {"--n": WHOLE, "--seed": WHOLE, "--batch": WHOLE, "--seeds": SEEDS, "--device": CHOICE},

@@ -129,9 +129,9 @@ def test_a_resumed_run_goes_on_as_if_never_interrupted(training, amp):
     Without Adam's moments they would be off by 0.1. bfloat16 rounds more; float16's loss scale starts anew, as above.
     """
     need(amp)
-    whole = losses(training("--amp", amp, "--decay-after", 0, "--steps", 20, name="whole"))
-    training("--amp", amp, "--decay-after", 0, "--steps", 10, name="parts")
-    parts = losses(training("--amp", amp, "--decay-after", 0, "--steps", 20, name="parts"))
+    whole = losses(training("--amp", amp, "--decay", 0, "--steps", 20, name="whole"))
+    training("--amp", amp, "--decay", 0, "--steps", 10, name="parts")
+    parts = losses(training("--amp", amp, "--decay", 0, "--steps", 20, name="parts"))
     assert parts.shape == whole.shape
     assert np.abs(parts - whole).max() < {"off": 0.02, "bfloat16": 0.05, "float16": 0.2}[amp]
 

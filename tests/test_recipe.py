@@ -19,8 +19,8 @@ def parse(monkeypatch):
 
 def test_a_preset_changes_defaults_and_what_is_typed_counts(parse):
     best, classic = parse(""), parse("--preset classic")
-    assert (best.batch, best.flip, best.ema, best.augment, best.decay_after) == (16, True, 10_000, "auto", 2500)
-    assert (classic.batch, classic.flip, classic.ema, classic.augment, classic.decay_after) == (128, False, 0, "off", 0)
+    assert (best.batch, best.flip, best.ema, best.augment, best.decay) == (16, True, 10_000, "auto", 0.3)
+    assert (classic.batch, classic.flip, classic.ema, classic.augment, classic.decay) == (128, False, 0, "off", 0)
     typed = parse("--flip --preset classic --ema 500")
     assert (typed.batch, typed.flip, typed.ema, typed.augment) == (128, True, 500, "off")
 

@@ -91,7 +91,7 @@ def test_epochs_count_passes_over_the_faces(training, tmp_path):
     assert checkpoint.read_facts(tmp_path / "run" / "checkpoint.safetensors")["step"] == 12
 
 
-@pytest.mark.parametrize("options", ["--d-steps 2 --decay-after 1", "--preset classic", "--amp off",
+@pytest.mark.parametrize("options", ["--d-steps 2 --decay 1", "--preset classic", "--amp off",
                                     "--loss hinge --up resize --no-flip"])
 def test_a_resumed_run_has_bitwise_the_weights_of_one_never_interrupted(training, tmp_path, monkeypatch, options):
     def run(name, *arguments):

@@ -4,7 +4,7 @@ from safetensors.numpy import load_file
 import train
 from training.checkpoint import read_generator_facts
 
-PLAIN = ("--no-vision-aided", "--decay-after", 0, "--ema", 0)  # without an average, what is saved is the generator itself
+PLAIN = ("--no-vision-aided", "--decay", 0, "--ema", 0)  # without an average, what is saved is the generator itself
 
 
 @pytest.fixture

@@ -24,17 +24,17 @@ def endless_batches():
 
 @pytest.mark.parametrize("player, alone", [("discriminator", "--lr-g 0"), ("generator", "--lr-d 0 --g-steps 1")])
 def test_learning_rates_fall_towards_the_end(training, tmp_path, player, alone):
-    def learned(steps, decay_after):
-        out = tmp_path / f"{steps}-{decay_after}"
-        training(*alone.split(), "--steps", steps, "--decay-after", decay_after, out=out)
+    def learned(steps, decay):
+        out = tmp_path / f"{steps}-{decay}"
+        training(*alone.split(), "--steps", steps, "--decay", decay, out=out)
         arrays = load_file(out / "checkpoint.safetensors")
         return {name: arrays[name] for name in arrays if name.startswith(player) and name.endswith("weight")}
 
-    before, kept, falling = learned(2, 0), learned(3, 0), learned(3, 1)
+    before, kept, falling = learned(2, 0), learned(3, 0), learned(3, 0.5)
     assert before
-    for name in before:  # the last of three steps, the second that falls, has 0.65 of the rate: 0.3 would be that of a fourth
+    for name in before:  # a third of the last half is over when the last of three steps begins: 1 - 0.7 / 3 of the rate
         assert np.abs(kept[name] - before[name]).max() > 1e-5
-        assert np.allclose(falling[name] - before[name], 0.65 * (kept[name] - before[name]), atol=1e-6), name
+        assert np.allclose(falling[name] - before[name], (1 - 0.7 / 3) * (kept[name] - before[name]), atol=1e-6), name
 
 
 def test_discriminator_and_generator_take_their_numbers_of_updates(players_and_recipe):

@@ -80,7 +80,7 @@ def test_65536_parameters_of_tanh_upsample64_are_statistics():
 def training(command, tmp_path):
     """training("dcgan28", folder, "run", 20) trains a tiny network in tmp_path/run until it has 20 steps."""
     return lambda arch, data, name, steps: command(train, "--device", "cpu", "--arch", arch, "--channels", 1, "--batch", 8,
-                                                   "--data", data, "--out", tmp_path / name, "--decay-after", 0,
+                                                   "--data", data, "--out", tmp_path / name, "--decay", 0,
                                                    "--steps", steps)
 
 
