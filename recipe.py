@@ -65,7 +65,8 @@ def add_networks(add):
     """The options of the networks, given to the group's add_argument."""
     add("--arch", choices=zoo.ZOO, default="dcgan",
         help="a published pair of networks, with its source's --noise, --loss, --label-smoothing, --d-steps and --g-steps")
-    add("--channels", type=number(int, 1), default=64, help="width of the networks")
+    add("--channels", type=number(int, 1),
+        help="width of the networks (default: 64; dcgan has 32 at 128 px, 16 at 256 px, so that its inner layers are as wide)")
     add("--z-dim", type=number(int, 1), default=100, help="numbers that a face is drawn from")
     add("--up", choices=UPSAMPLINGS, default="resize",
         help="how G doubles the size: transposed convolution, or resizing and convolution")
@@ -73,8 +74,8 @@ def add_networks(add):
         help="D also judges what a network that knows faces sees, pretrained/vision-aid.safetensors (the default with dcgan)")
     add("--no-vision-aided", action="store_false", dest="vision_aided", help="D sees pictures alone")
     add("--from", default="", dest="from_", metavar="FILE",
-        help="start from trained weights, such as celeba64 or Output/best.safetensors; the networks are theirs, or with half as "
-             "many --channels grow to faces of twice the size")
+        help="start from trained weights, such as celeba64 or Output/best.safetensors; the networks are theirs, and grow where "
+             "the faces are larger")
     add("--freeze-d", type=number(int, 0), default=0, metavar="N", help="with --from: D's first N layers stay as they are")
 
 
@@ -164,6 +165,7 @@ def parse_options(description="", typed=None):
     parser = build_parser(description)
     chosen = parser.parse_args(typed)  # once to learn the preset and the networks, and then again with their defaults
     start = read_start(chosen.from_).options if chosen.from_ else {}
+    start.pop("channels", None)  # these depend on the faces, too: see settle_start
     arch = zoo.ZOO[start.get("arch", chosen.arch)]
     parser.set_defaults(**{**arch.defaults, **PRESETS[chosen.preset], **({} if arch.has_up else {"up": ""}), **start})
     options = parser.parse_args(typed)
@@ -178,9 +180,11 @@ def parse_options(description="", typed=None):
     return options
 
 
-def make_recipe(options, faces):
-    """The Recipe that `options` mean for a training set of so many `faces`; says what --augment auto decides."""
+def make_recipe(options, faces, size=64):
+    """The Recipe that `options` mean for a training set of so many `faces` of `size` px; says what --augment auto decides."""
     values = {**vars(options)}
+    if options.channels is None:
+        values["channels"] = 64 * 64 // max(size, 64) if options.arch == "dcgan" else 64
     for key, rate in zip(("lr_d", "lr_g"), zoo.ZOO[options.arch].rates, strict=True):
         if values[key] is None:
             values[key] = rate if options.lr is None else options.lr

@@ -28,7 +28,7 @@ from training import ranks
 from training.draws import RunDraws
 from training.players import build_players
 from training.run import Run, own_folder
-from training.start import check_start
+from training.start import settle_start
 
 
 class Trainer:
@@ -146,9 +146,9 @@ def main():
                         where=options.where, conditional=options.conditional)
     zoo.check_size(options.arch, reader.size)
     if options.from_:
-        check_start(options, reader.size)
+        settle_start(options, reader.size)
     print(f"data: {reader.describe()}")
-    recipe = make_recipe(options, len(reader))
+    recipe = make_recipe(options, len(reader), reader.size)
     device = choose_device(options.device, aloud=True)
     precision = choose_precision(options.amp, device)
     ranks.join()

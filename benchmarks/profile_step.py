@@ -49,7 +49,7 @@ def profile(data, folder):
     """Runs steps of the default recipe on the packed faces in `data`; returns part → milliseconds a step, and the precision."""
     options = recipe.parse_options(typed=[])
     reader = DataReader(data, options.batch, flip=options.flip)
-    settled = recipe.make_recipe(options, len(reader))
+    settled = recipe.make_recipe(options, len(reader), reader.size)
     precision = choose_precision(options.amp, choose_device("cpu"))
     trainer = train.Trainer(build_players(settled, reader.size, precision=precision), settled)
     clock = Clock()

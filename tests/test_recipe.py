@@ -39,6 +39,12 @@ def test_one_learning_rate_or_two(parse):
         (2e-4, 1e-4), (1e-3, 1e-3), (3e-4, 1e-4), (1e-3, 0), (2e-4, 2e-4), (1e-3, 2e-4), (2e-4, 2e-4), (1e-3, 1e-3)]
 
 
+def test_networks_for_larger_faces_are_narrower(parse):
+    for line, size, wanted in (("", 16, 64), ("", 64, 64), ("", 128, 32), ("", 256, 16), ("--channels 64", 128, 64),
+                               ("--arch fakeface128", 128, 64)):
+        assert recipe.make_recipe(parse(line), 200_000, size).channels == wanted
+
+
 def test_small_sets_are_augmented(parse, capsys):
     for line, faces, wanted in (("", 100, "shift"), ("", 200_000, "off"), ("--augment off", 100, "off"),
                                 ("--augment diffaugment", 200_000, "diffaugment")):

@@ -50,7 +50,7 @@ def test_networks_grow_to_faces_of_twice_the_size(aid, command, faces_at, traini
     training("--steps", 1, *PLAIN, *aid, out="before")
     learned = tmp_path / "before" / "generator.safetensors"
     for steps in (1, 2):  # the second resumes
-        result = start(command, faces_at(32), tmp_path, "--from", learned, "--channels", 2, "--steps", steps, "--lr", 0, *aid)
+        result = start(command, faces_at(32), tmp_path, "--from", learned, "--steps", steps, "--lr", 0, *aid)
         assert result.status == 0 and "untrained, because" not in result.out, result.err
         assert ("the networks grow from 16 to 32 px" in result.out) == (steps == 1)
     before, after = (load_file(tmp_path / run / "checkpoint.safetensors") for run in ("before", "after"))
@@ -62,8 +62,8 @@ def test_networks_grow_to_faces_of_twice_the_size(aid, command, faces_at, traini
     if aid:
         of_maps = [name for name in before if name.startswith("discriminator.discriminators.1.") and name.endswith("weight")]
         assert of_maps and all((before[name] == after[name]).all() for name in of_maps)
-    result = start(command, faces_at(32), tmp_path, "--from", learned, "--steps", 1, *aid, out="wide")
-    assert result.status == 2 and "add --channels 2" in result.err
+    result = start(command, faces_at(32), tmp_path, "--from", learned, "--channels", 4, "--steps", 1, *aid, out="wide")
+    assert result.status == 2 and "whose networks need 2" in result.err
 
 
 @pytest.mark.parametrize("aid", [[], ["--vision-aided"]])
@@ -92,7 +92,7 @@ def test_a_discriminator_of_another_kind_starts_untrained(command, faces16, lear
 
 
 @pytest.mark.parametrize("arguments, words", [
-    (["--from", "RUN", "--channels", 8], ["--channels 8", "whose generator has 4", "leave it out"]),
+    (["--from", "RUN", "--channels", 8], ["--channels 8", "whose networks need 4", "leave it out"]),
     (["--from", "celeba64"], ["--from celeba64 draws 64 px", "have 16", "pretreat.py --size 64"]),
     (["--from", "missing"], ["missing: no such file"]),
     (["--from", "RUN", "--conditional", "Smiling"], ["--conditional"]),

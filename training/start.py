@@ -56,21 +56,21 @@ def why_untrained(start, options, times):
     return f"{start.beside} has another --{changed[0].replace('_', '-')}" if changed else ""
 
 
-def check_start(options, size):
-    """Raises UserError where weights that --from names do not go with the typed options, or with faces of `size` px."""
+def settle_start(options, size):
+    """Gives `options` the --channels that the weights of --from need for faces of `size` px, unless they were typed. Raises
+    UserError where the weights do not go with the options, or with these faces."""
     start = read_start(options.from_)
     drawn = start.facts["size"]
     needed = grown(start.options, size / drawn)
     if not needed:
         raise UserError(f"--from {options.from_} draws {drawn} px, but the packed faces have {size}; pack them again: "
                         f"python pretreat.py --size {drawn}")
-    if options.channels != needed["channels"] and size != drawn:
-        raise UserError(f"--from {options.from_} draws {drawn} px, but the packed faces have {size}; for its networks to grow to "
-                        f"that, add --channels {needed['channels']}")
+    if options.channels is None:
+        options.channels = needed["channels"]
     for key in GENERATOR_OPTIONS:
         if getattr(options, key) != needed[key]:
             raise UserError(f"--{key.replace('_', '-')} {getattr(options, key) or 'none'} does not go with --from "
-                            f"{options.from_}, whose generator has {needed[key] or 'none'}; leave it out")
+                            f"{options.from_}, whose networks need {needed[key] or 'none'}; leave it out")
     why = "its first layers are new where networks grow" if size != drawn else why_untrained(start, options, 1)
     if options.freeze_d and why:
         raise UserError(f"--freeze-d keeps what D learned before, but {why}; leave it out")
