@@ -14,6 +14,7 @@ from training.randomness import NOISES
 from training.start import read_start
 
 SMALL_SET = 50_000  # faces; with fewer, --augment auto augments
+TINY_SET = 5_000  # faces; with fewer, D sees every picture changed
 EPOCHS, MIN_STEPS = 8, 1500  # a run's default length: 8 epochs, but at least 1,500 steps, after which there are faces
 LAST_SHARE = 0.3  # of the learning rates, at a run's end; where they fall further, a fine grain comes into the faces
 EARLY_SAMPLES = (50, 100, 200)  # steps, beside those of --sample-every: early on, faces change fast
@@ -91,7 +92,8 @@ def add_data(add):
     add("--no-flip", action="store_false", dest="flip", help="leave them as they are")
     add("--augment", choices=("auto", "off", *POLICIES), default="auto",
         help=f"change what D sees at random; auto: shift for fewer than {SMALL_SET:,} faces, else off")
-    add("--augment-p", type=number(float, 0, 1), default=0.5, metavar="P", help="probability that a picture is changed so")
+    add("--augment-p", type=number(float, 0, 1), metavar="P",
+        help=f"probability that a picture is changed so (default: 0.5; 1 for fewer than {TINY_SET:,} faces)")
 
 
 def add_learning(add):
@@ -188,10 +190,12 @@ def make_recipe(options, faces, size=64):
     for key, rate in zip(("lr_d", "lr_g"), zoo.ZOO[options.arch].rates, strict=True):
         if values[key] is None:
             values[key] = rate if options.lr is None else options.lr
+    if options.augment_p is None:
+        values["augment_p"] = 1.0 if faces < TINY_SET else 0.5
     if options.augment == "auto":
         values["augment"] = "shift" if faces < SMALL_SET else "off"
         if faces < SMALL_SET:
-            print(f"augmentation: D sees faces shifted at random, with probability {options.augment_p:g}, because {faces:,} "
+            print(f"augmentation: D sees faces shifted at random, with probability {values['augment_p']:g}, because {faces:,} "
                   "are few (--augment off turns it off)")
     return Recipe(**{field.name: values[field.name] for field in fields(Recipe)})
 

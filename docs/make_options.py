@@ -63,7 +63,7 @@ CHINESE = {
         "--flip": "每张脸以 1/2 的概率左右翻转（默认设置）",
         "--no-flip": "不翻转",
         "--augment": "随机改变 D 看到的图片；auto：人脸少于 50,000 张时用 shift，否则不用",
-        "--augment-p": "每张图片被这样改变的概率",
+        "--augment-p": "每张图片被这样改变的概率（默认：0.5；人脸少于 5,000 张时为 1）",
         "--preset": "classic：教程中的经典配方，即 --batch 128 --no-flip --augment off --ema 0 --up deconv "
                     "--no-vision-aided --lr 0.0002 --decay 0",
         "--lr": "Adam 的学习率，用于两个网络",

@@ -45,6 +45,11 @@ def test_networks_for_larger_faces_are_narrower(parse):
         assert recipe.make_recipe(parse(line), 200_000, size).channels == wanted
 
 
+def test_the_smallest_sets_are_augmented_more(parse):
+    for line, faces, wanted in (("", 100, 1), ("", 20_000, 0.5), ("", 200_000, 0.5), ("--augment-p 0.2", 100, 0.2)):
+        assert recipe.make_recipe(parse(line), faces).augment_p == wanted
+
+
 def test_small_sets_are_augmented(parse, capsys):
     for line, faces, wanted in (("", 100, "shift"), ("", 200_000, "off"), ("--augment off", 100, "off"),
                                 ("--augment diffaugment", 200_000, "diffaugment")):
