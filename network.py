@@ -60,7 +60,8 @@ def resize_conv(inputs, outputs):
     return ResizeConv2D(inputs, outputs, conv_initializer)
 
 
-UPSAMPLINGS = {"deconv": deconv, "resize": resize_conv}
+# How G doubles the size. The last has a layer more: without it a picture's finest detail is a linear map of one half as large.
+UPSAMPLINGS = {"deconv": deconv, "resize": resize_conv, "refine": resize_conv}
 
 
 def multiples(size):
@@ -76,10 +77,17 @@ def dcgan_generator(size, inputs, width, up):
     """The layers of G: z [N, inputs] as a 1×1 map → 4×4 → … → the picture, doubled in size by one of UPSAMPLINGS."""
     widths = [width(64 * multiple) for multiple in multiples(size)][::-1]
     double = UPSAMPLINGS[up]
+    if up == "refine":
+        widths.append(width(32))
     layers = [("start", nn.Unflatten(1, [inputs, 1, 1])), *deconv_bn(1, inputs, widths[0], stride=1, padding=0)]
     for i, (before, after) in enumerate(zip(widths, widths[1:]), 2):
         layers += deconv_bn(i, before, after, double)
-    return [*layers, (f"deconv{len(widths) + 1}", double(widths[-1], 3)), ("tanh", nn.Tanh())]
+    number = len(widths) + 1
+    if up == "refine":
+        layers.append((f"conv{number}", conv(widths[-1], 3, kernel=3, stride=1, padding=1)))
+    else:
+        layers.append((f"deconv{number}", double(widths[-1], 3)))
+    return [*layers, ("tanh", nn.Tanh())]
 
 
 def dcgan_discriminator(size, width, outputs):

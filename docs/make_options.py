@@ -49,7 +49,7 @@ CHINESE = {
         "--arch": "一对已发表的网络，并采用其出处的 --noise、--loss、--label-smoothing、--d-steps 和 --g-steps",
         "--channels": "网络的宽度（默认：64；dcgan 在 128 像素时为 32，256 像素时为 16，这样内部各层一样宽）",
         "--z-dim": "生成一张脸所用的随机数的个数",
-        "--up": "G 如何把尺寸加倍：转置卷积，或先放大再卷积",
+        "--up": "G 如何把尺寸加倍：转置卷积，或先放大再卷积；refine：后者，画图时再多一个卷积",
         "--vision-aided": "D 还判断一个认识人脸的网络 pretrained/vision-aid.safetensors 从图片里看到的东西"
                           "（用 dcgan 时的默认设置）",
         "--no-vision-aided": "D 只看图片",

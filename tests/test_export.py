@@ -20,6 +20,7 @@ from zoo import Plan, build_generator
 
 PLANS = [Plan(size=16, z_dim=8, channels=4),
          Plan(size=32, z_dim=8, channels=4, up="resize", labels={"Smiling": [1, -1], "Male": [1, 1]}),
+         Plan(size=16, z_dim=8, channels=4, up="refine"),
          Plan("fakeface128", 128, 8, "uniform01", channels=1), Plan("dcgan5x5", 48, 8, "uniform", channels=4),
          Plan("tanh-upsample64", 64, 8, channels=4), Plan("upsample48", 48, 8, channels=4), Plan("dcgan28", 28, 8, channels=4)]
 

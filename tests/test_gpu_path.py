@@ -72,7 +72,7 @@ def make_trainer(size, precision="float32", labels=None, **changes):
 
 @pytest.mark.parametrize("arch, conditional", [*((arch, False) for arch in zoo.ZOO), ("dcgan", True)])
 def test_types_fit_together_in_mixed_precision(in_16_bits, arch, conditional):
-    size, ups = (16, ("resize", "deconv")) if arch == "dcgan" else (zoo.ZOO[arch].sizes[0], ("",))
+    size, ups = (16, ("resize", "refine", "deconv")) if arch == "dcgan" else (zoo.ZOO[arch].sizes[0], ("",))
     reals = paddle.to_tensor(np.random.default_rng(0).uniform(-1, 1, (2, 3, size, size)).astype(np.float32))
     labels = paddle.to_tensor(np.float32([[1], [-1]])) if conditional else None
     for loss, augment, up in product(LOSSES, ("off", *POLICIES), ups):

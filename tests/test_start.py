@@ -66,6 +66,18 @@ def test_networks_grow_to_faces_of_twice_the_size(aid, command, faces_at, traini
     assert result.status == 2 and "whose networks need 2" in result.err
 
 
+def test_a_generator_gets_a_layer_more_for_the_picture(command, faces16, training, tmp_path):
+    training("--steps", 1, *PLAIN, "--up", "resize", out="before")
+    learned = tmp_path / "before" / "generator.safetensors"
+    result = start(command, faces16, tmp_path, "--from", learned, "--up", "refine", "--steps", 1, "--lr", 0)
+    assert result.status == 0 and "next to the picture start untrained, because they are those of --up refine" in result.out
+    before, after = (load_file(tmp_path / run / "checkpoint.safetensors") for run in ("before", "after"))
+    weights = {name for name in after if name.startswith(("generator.", "discriminator.")) and name.endswith("weight")}
+    new = {name for name in weights if name not in before or before[name].shape != after[name].shape}
+    assert new == {"generator.deconv3.weight", "generator.bn3.weight", "generator.conv4.weight"}
+    assert all((before[name] == after[name]).all() for name in weights - new)
+
+
 @pytest.mark.parametrize("aid", [[], ["--vision-aided"]])
 def test_the_first_layers_of_a_frozen_discriminator_stay(aid, command, faces16, training, tmp_path):
     training("--steps", 1, *PLAIN, *aid, out="before")

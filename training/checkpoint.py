@@ -36,7 +36,7 @@ class GeneratorFacts(Struct):
     size: Size
     z_dim: Annotated[int, Meta(ge=1, le=10_000)]
     channels: Channels
-    up: Literal["deconv", "resize", ""]
+    up: Literal["deconv", "resize", "refine", ""]
     noise: Literal[tuple(NOISES)]
     labels: Labels
     step: Count

@@ -67,6 +67,8 @@ def settle_start(options, size):
                         f"python pretreat.py --size {drawn}")
     if options.channels is None:
         options.channels = needed["channels"]
+    if (needed["up"], options.up) == ("resize", "refine"):
+        needed["up"] = "refine"  # all layers but the last are the same
     for key in GENERATOR_OPTIONS:
         if getattr(options, key) != needed[key]:
             raise UserError(f"--{key.replace('_', '-')} {getattr(options, key) or 'none'} does not go with --from "
@@ -90,6 +92,8 @@ def start_from(options, players):
         take_over(network, generator)
     if size != generator.size:
         print(f"note: the networks grow from {generator.size} to {size} px; their layers next to the picture start untrained")
+    elif options.up != start.options["up"]:
+        print(f"note: the generator's layers next to the picture start untrained, because they are those of --up {options.up}")
     why = why_untrained(start, options, size / generator.size)
     if why:
         print(f"note: the discriminator starts untrained, because {why}")
