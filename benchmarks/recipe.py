@@ -46,6 +46,7 @@ ROWS = {
     "unaided, seed 1": f"{ALONE} --seed 1",
     "default": "",
     "default, seed 1": "--seed 1",
+    "refine": "--up refine",
     "unaided, rates falling at once": "--no-vision-aided --decay 1",
     "unaided, twice the rates": f"{ALONE} --lr-d 4e-4 --lr-g 2e-4",
     "unaided, every face shifted": f"{ALONE} --augment-p 1 --seed 1",
