@@ -56,9 +56,9 @@ def build_parser():
     show("--neighbours", action="store_true", help="the training face nearest to each generated one")
     add = parser.add_argument_group("faces and files").add_argument
     add("--n", type=number(int, 1, 10_000), help="how many faces (default: 64 on each side; with --neighbours and --direction 8)")
-    add("--seed", type=seed, default=0, help="the first of the generated faces")
+    add("--seed", type=seed, help="the first of the generated faces (default: 0)")
     add("--z", type=read_latents, metavar="FILE", help="the faces of a file of z instead, such as generator.py --photo writes")
-    add("--strengths", type=number_list, default=[-2, 0, 2], metavar="LIST",
+    add("--strengths", type=number_list, metavar="LIST",
         help="with --direction: how far, in standard deviations of z (default: -2,0,2)")
     add("--keep", default="", metavar="A,B", help="with --direction: attributes that are not to change with it")
     add("--data", default="imgs", metavar="DIR", help="packed faces")
@@ -68,6 +68,17 @@ def build_parser():
         help="the picture or film (default: in Generate/, named after its content)")
     add("--device", choices=("auto", "cpu", "gpu"), default="auto", help="auto: a GPU where there is one")
     return parser
+
+
+def check_options(options):
+    """Raises UserError where options do not go together."""
+    faces = [flag for flag, value in (("--n", options.n), ("--seed", options.seed), ("--z", options.z)) if value is not None]
+    if faces and (options.walk or options.sum or options.timelapse):
+        raise UserError(f"{faces[0]} does not go with --walk, --sum and --timelapse, which name what they show; leave it out")
+    if options.z and len(faces) > 1:
+        raise UserError(f"{faces[0]} does not go with --z, whose faces are all shown; leave it out")
+    if not options.direction and (options.strengths or options.keep):
+        raise UserError("--strengths and --keep go with --direction alone; leave them out")
 
 
 def out_path(options, default, film=False):
@@ -90,16 +101,16 @@ def save_film(path, frames, seconds):
 
 def chosen_inputs(generator, options, count):
     """What the faces that the options name are drawn from: those of --z, or `count` seeds from --seed on."""
-    return face_inputs(generator.plan, options.z or range(options.seed, options.seed + count))
+    return face_inputs(generator.plan, options.z or range(options.seed or 0, (options.seed or 0) + count))
 
 
 def contrast(generator, options):
     """Real faces at the left, generated ones at the right."""
-    reals = DataReader(options.data, options.n or 64, seed=options.seed).gather(0)[0]
+    reals = DataReader(options.data, options.n or 64, seed=options.seed or 0).gather(0)[0]
     fakes = draw_faces(generator, chosen_inputs(generator, options, len(reals)))
     path = out_path(options, "contrast.png")
     figures.save_titled_grids(path, {"Real faces": reals, "Generated faces": fakes})
-    return f"{len(reals)} real and as many generated faces: {path}"
+    return f"{len(reals)} real and {len(fakes)} generated faces: {path}"
 
 
 def walk(generator, options):
@@ -135,7 +146,7 @@ def sweep(generator, options):
         rows[f"z[{place}]"] = draw_faces(generator, inputs)
     path = out_path(options, "sweep.png")
     figures.save_rows(path, rows)
-    face = options.z[0].name if options.z else options.seed
+    face = options.z[0].name if options.z else options.seed or 0
     return f"face {face}, with each of {len(rows)} numbers of z from {values[0]:.1f} to {values[-1]:.1f}: {path}"
 
 
@@ -144,7 +155,7 @@ def direction(generator, options):
     known = attribute_names()
     name = check_name(options.direction, known, "--direction")
     kept = parse_names(options.keep, known, "--keep")
-    plan, strengths = generator.plan, options.strengths
+    plan, strengths = generator.plan, options.strengths or [-2, 0, 2]
     along = Directions(generator).along(name, kept)
     faces = chosen_inputs(generator, options, options.n or 8)
     columns = [draw_faces(generator, moved(plan, inputs, along, strengths)) for inputs in faces]
@@ -217,6 +228,7 @@ def neighbours(generator, options):
 def main():
     """The command: draws the picture or film."""
     options = build_parser().parse_args()
+    check_options(options)
     if options.timelapse:
         print(timelapse(options))
         return

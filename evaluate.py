@@ -33,12 +33,13 @@ from support.device import choose_device
 from support.files import read_file, write_json
 from training.checkpoint import load_discriminator, load_generator, read_facts
 from training.randomness import face_inputs
-from training.weights import BEST, LATEST, describe_generator, find_generator, weights_path
+from training.weights import BEST, CHECKPOINT, LATEST, describe_generator, find_generator, weights_path
 from zoo import Plan
 
 MAX_SCORES = 2**24  # bytes of scores.json
 MIN_FACES, NOISY_THRESHOLD = 20, 500  # faces that scores need; with fewer than so many they are noisy
 MAX_NAMED = 3  # pictures that were skipped
+MOVE_AWAY = "move it away, and the weights are scored without their discriminator"
 NO_FACTS = {"where": "", "pictures": "", "labels": {}, "scores": {}}  # of faces that another program drew
 
 
@@ -103,15 +104,15 @@ def open_discriminator(fakes, training):
     """
     if not fakes.generator or fakes.path.name not in (BEST, LATEST):
         return None
-    path = fakes.path.with_name("checkpoint.safetensors")
+    path = fakes.path.with_name(CHECKPOINT)
+    options = (read_facts(path, MOVE_AWAY) or {"options": {}})["options"]
+    if options.get("pictures") != training.fingerprint() or options.get("labels"):
+        return None
+    aid = load_features(AID) if options["vision_aided"] else None
     try:
-        options = (read_facts(path) or {"options": {}})["options"]
-        if options.get("pictures") != training.fingerprint() or options.get("labels"):
-            return None
-        return load_discriminator(path, training.size, load_features(AID))
+        return load_discriminator(path, training.size, aid)
     except UserError:
-        raise UserError(f"{path}: not a readable checkpoint; move it away, and the weights are scored without their "
-                        "discriminator") from None
+        raise UserError(f"{path}: not a readable checkpoint; {MOVE_AWAY}") from None
 
 
 def open_inputs(options):
@@ -217,9 +218,12 @@ def compare_counts(count, facts, folder):
 
 def judge_discriminator(discriminator, faces):
     """How often a run's own discriminator was right, by kind of face, printed and returned."""
-    right = {"training faces": float((metrics.logits(discriminator, faces["real faces"]) > 0).mean()),
-             "held-out faces": float((metrics.logits(discriminator, faces["held out"]) > 0).mean()),
-             "generated": float((metrics.logits(discriminator, faces["generated"]) < 0).mean())}
+    def verdicts(kind):  # one a face: a vision-aided D has several logits of each
+        return metrics.logits(lambda pictures: discriminator(pictures).reshape([-1, len(pictures)]).mean(0), faces[kind])
+
+    right = {"training faces": float((verdicts("real faces") > 0).mean()),
+             "held-out faces": float((verdicts("held out") > 0).mean()),
+             "generated": float((verdicts("generated") < 0).mean())}
     print("the discriminator of the run is right on " + ", ".join(f"{share:.1%} of {name}" for name, share in right.items())
           + (": it has memorised training faces" if right["training faces"] > right["held-out faces"] + 0.1 else ""))
     return right

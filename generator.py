@@ -95,7 +95,7 @@ def build_parser():
     add("--save-z", type=partial(picture_path, endings=(".npy",)), metavar="FILE",
         help=f"also write the z of the faces, {MAX_ROWS:,} at most, as one .npy file")
     add("--weights", type=weights_path, metavar="FILE", help="weights that train.py saved, or the name of pretrained ones, "
-        "such as celeba64 (default: the best of Output, or of the runs beside it, else celeba64)")
+        "such as celeba64 (default: those of Output, or of a run beside it, else celeba64)")
     add("--out", type=Path, default=Path("Generate"), metavar="DIR", help="folder for the faces")
     add("--export", type=Path, metavar="DIR", help="write the generator for other programs, instead of drawing")
     add("--batch", type=number(int, 1), default=100, help="faces drawn at the same time; fewer take less memory")

@@ -217,9 +217,10 @@ def lsgan_g_loss(fake_logits):
     return (fake_logits - 1).square().mean() / 2
 
 
-# --loss → (D's loss, G's loss): functions like bce_d_loss and bce_g_loss, of float32 logits [N], to a scalar to minimise. A new
-# one needs no other change, but for SMOOTHED and `certainty` where its targets are not ±1, and docs/make_options.py. With softmax
-# D has two outputs, fake and real; the cross-entropy of their softmax is bce of `to_logits`.
+# --loss → (D's loss, G's loss): functions like bce_d_loss and bce_g_loss, of float32 logits, one of each face or several (see
+# VisionAidedDiscriminator), to a scalar to minimise. A new one needs no other change, but for SMOOTHED and `certainty` where its
+# targets are not ±1, and docs/make_options.py. With softmax D has two outputs, fake and real; the cross-entropy of their softmax
+# is bce of `to_logits`.
 LOSSES = {"bce": (bce_d_loss, bce_g_loss), "softmax": (bce_d_loss, bce_g_loss), "minimax": (bce_d_loss, minimax_g_loss),
           "hinge": (hinge_d_loss, hinge_g_loss), "lsgan": (lsgan_d_loss, lsgan_g_loss)}
 SMOOTHED = ("bce", "softmax", "minimax")  # losses whose reals have a target probability; D's takes smoothing=
@@ -238,9 +239,10 @@ def choose_losses(name, smoothing=0.0):
 
 @paddle.no_grad()
 def draw_faces(generator, z, batch_size=100):
-    """The faces for z [N, z_dim], as uint8 [N, size, size, 3]; the generator is in evaluation mode meanwhile.
+    """The faces for z, float32 [N, z_dim + labels] as from training.randomness.face_inputs: uint8 [N, size, size, 3].
 
-    In that mode a face depends on its own row of z alone, so `batch_size` only limits the memory.
+    The generator is in evaluation mode meanwhile: a face depends on its own row of z alone, so `batch_size` only limits the
+    memory.
     """
     was_training = generator.training
     generator.eval()

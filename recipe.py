@@ -66,9 +66,9 @@ def add_networks(add):
     """The options of the networks, given to the group's add_argument."""
     add("--arch", choices=zoo.ZOO, default="dcgan",
         help="a published pair of networks, with its source's --noise, --loss, --label-smoothing, --d-steps and --g-steps")
-    add("--channels", type=number(int, 1),
+    add("--channels", type=number(int, 1, zoo.MAX_CHANNELS),
         help="width of the networks (default: 64; dcgan has 32 at 128 px, 16 at 256 px, so that its inner layers are as wide)")
-    add("--z-dim", type=number(int, 1), default=100, help="numbers that a face is drawn from")
+    add("--z-dim", type=number(int, 1, zoo.MAX_Z_DIM), default=100, help="numbers that a face is drawn from")
     add("--up", choices=UPSAMPLINGS, default="resize",
         help="how G doubles the size: transposed convolution, or resizing and convolution; refine: so, with a convolution more "
              "for the picture")

@@ -46,8 +46,9 @@ class Trainer:
 
         batches  yields real faces, float32 [N, 3, S, S] in [-1, 1], and their labels, float32 [N, K] of -1 and 1, or None
 
-        Returns scalars: D's loss, G's loss, and D's mean probability of "real" on reals and on fakes. They are of the step's last
-        updates and of this rank's share of the batch. A conditional run draws the fakes with the labels of the real faces.
+        Returns scalars: D's loss, G's loss, and D's mean probability of "real" on reals and on fakes, over all logits that it has
+        of a face. They are of the step's last updates and of this rank's share of the batch. A conditional run draws the fakes
+        with the labels of the real faces.
         """
         d_steps, g_steps = self.recipe.d_steps, self.recipe.g_steps
         real_batches = [next(batches) for _ in range(d_steps)]

@@ -172,8 +172,12 @@ def check_size(arch, size):
     usual = ZOO[arch].sizes[0]
     if size not in ZOO[arch].sizes:
         sizes = ", ".join(map(str, sorted(set(ZOO[arch].sizes))))
-        raise UserError(f"--arch {arch}: draws pictures of {sizes} px, but the packed faces have {size}; pack them again: "
-                        f"python pretreat.py --size {usual} --out imgs{usual}, then train.py --data imgs{usual}")
+        raise UserError(f"--arch {arch}: draws pictures of {sizes} px, but the packed faces have {size}; pack them "
+                        f"again: add --size {usual} --out imgs{usual} to what you typed behind pretreat.py, then train.py --data "
+                        f"imgs{usual}")
+
+
+MAX_CHANNELS, MAX_Z_DIM = 4096, 10_000
 
 
 class Plan(NamedTuple):

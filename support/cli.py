@@ -165,7 +165,7 @@ def run_command(main):
     except (MemoryError, RuntimeError, SystemError) as error:
         gpu_error = re.search(r"(CUDA|CUDNN|CUBLAS|CURAND|NCCL) error.*", str(error))
         if is_out_of_memory(error):
-            sentence, status = "out of memory: try a smaller --batch or --channels (with pretreat.py, fewer --workers)", 1
+            sentence, status = "out of memory: try a smaller --batch, --channels or --n (with pretreat.py, fewer --workers)", 1
         elif gpu_error:
             sentence, status = (f"the GPU failed ({gpu_error[0].strip()}); type the same command again, and if it fails again "
                                 "see \"No usable GPU\" in the README, or add --device cpu"), 1

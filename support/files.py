@@ -104,7 +104,7 @@ def rebuilding(folder, flag, names, is_ours):
     if not begun.exists():  # else a process that was killed has left it
         check_own(partial, flag, names, is_ours)
     partial.mkdir(parents=True, exist_ok=True)
-    with claim(partial):
+    with claim(partial, f"wait for it, or name another {flag}"):
         try:
             for left in partial.iterdir():
                 shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()

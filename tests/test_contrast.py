@@ -115,7 +115,8 @@ def test_neighbours_are_the_nearest_training_faces(show, shown, faces16, monkeyp
 
 @pytest.mark.parametrize("arguments, out, said", [
     (("--walk", "1"), "a.gif", "two seeds"), (("--walk", "1,b"), "a.gif", "0,4-6"), (("--sweep", "0"), "a.gif", "not a film"),
-    (("--walk", "1,2"), "a.txt", ".png"), (("--walk", "1,2", "--sweep", "0"), "a.png", "not allowed with")])
+    (("--walk", "1,2"), "a.txt", ".png"), (("--walk", "1,2", "--sweep", "0"), "a.png", "not allowed with"),
+    (("--walk", "1,2", "--n", 3), "a.gif", "--n does not go with --walk"), (("--strengths", "1"), "a.png", "--direction")])
 def test_bad_input_gets_a_sentence(show, tmp_path, arguments, out, said):
     result = show(*arguments, out=out)
     assert result.status == 2 and said in result.err and not (tmp_path / out).exists()

@@ -4,6 +4,7 @@ import sys
 from types import SimpleNamespace
 
 import numpy as np
+import paddle
 import pytest
 from PIL import Image
 
@@ -88,7 +89,7 @@ def test_a_damaged_checkpoint_is_found_before_the_work_and_can_be_moved_away(eva
     for content in (whole[:5000], whole[:numbers] + bytes(len(whole) - numbers), b"damaged"):
         saved.write_bytes(content)
         result, _ = evaluation("--fake", run / "generator.safetensors")
-        assert result.status == 2 and f"{saved}: not a readable checkpoint; move it away" in result.err
+        assert result.status == 2 and f"{saved}: not a readable" in result.err and "; move it away" in result.err
         assert result.err.count("\n") == 1 and "--fresh" not in result.err  # which is an option of train.py
         assert not (tmp_path / "evaluation").exists()
     saved.unlink()
@@ -105,6 +106,14 @@ def test_a_runs_discriminator_judges_the_faces_of_its_own_generator_alone(run, h
     Image.new("RGB", (16, 16)).save(run / "best" / "a.png")
     for name, judged in (("generator.safetensors", True), ("other.safetensors", False), ("faces.npy", False), ("best", False)):
         assert bool(evaluate.open_discriminator(evaluate.open_fakes(run / name), training)) == judged, name
+
+
+def test_a_discriminator_that_judges_a_face_several_times_has_one_verdict():
+    """Of three faces it is sure of the first twice, and doubts it twice; it doubts the others."""
+    sure = paddle.to_tensor([5.0, -2, -2, 5, -2, -2, -1, -2, -2, -1, -2, -2])
+    faces = dict.fromkeys(("real faces", "held out", "generated"), np.zeros((3, 64, 64, 3), np.uint8))
+    right = evaluate.judge_discriminator(lambda pictures: sure, faces)
+    assert right == pytest.approx({"training faces": 1 / 3, "held-out faces": 1 / 3, "generated": 2 / 3})
 
 
 def test_scores_are_written_before_an_extra_fails(evaluation, run, tmp_path, monkeypatch):

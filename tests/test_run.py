@@ -66,6 +66,22 @@ def test_samples_and_scores_come_early(training, tmp_path, monkeypatch):
         assert line["real_face_fd"] < line["face_fd"] and line["real_swd"] < line["swd"]
 
 
+def test_a_run_that_is_cut_off_after_its_first_scores_resumes_there(training, monkeypatch):
+    monkeypatch.setattr(runs, "EARLY_SCORES", (2,))
+    monkeypatch.setattr(monitor, "MIN_HELD_OUT", 1)
+    step = train.Trainer.step
+
+    def fail(self, i, batches):
+        if i == 2:
+            raise MemoryError
+        return step(self, i, batches)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train.Trainer, "step", fail)
+        assert training("--steps", 4).status == 1
+    assert "resumes at step 2 of 4" in training("--steps", 4).out
+
+
 def test_a_run_on_the_built_in_faces_stays_out_of_the_way(command, faces16, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     result = command(train, "--data", faces16, *TINY, "--steps", 1)
@@ -114,12 +130,22 @@ def test_lines_and_samples_of_steps_that_a_killed_run_did_not_save_are_deleted(t
     training("--steps", 2, "--sample-every", 1)
     with open(tmp_path / "run" / "log.jsonl", "a") as file:
         file.write('damaged\n{"step": 100}\n{"step": 2')
-    for name in ("0001_000003.png", "0034_000001.png"):  # of steps 3 and 100
+    for name in ("0001_000003.png", "0034_000001.png", "0034_000001 (copy).png"):  # of steps 3 and 100, and the user's own
         (tmp_path / "run" / "samples" / name).touch()
     training("--steps", 4)
     assert [line["step"] for line in log(tmp_path / "run")] == [2, 4]
     assert sorted(os.listdir(tmp_path / "run" / "samples")) == [
-        "0000_000000.png", "0001_000001.png", "0001_000002.png", "0002_000001.png"]
+        "0000_000000.png", "0001_000001.png", "0001_000002.png", "0002_000001.png", "0034_000001 (copy).png"]
+
+
+def test_a_run_without_its_checkpoint_is_not_written_over(training, tmp_path):
+    training("--steps", 2)
+    kept = (tmp_path / "run" / "generator.safetensors").read_bytes()
+    (tmp_path / "run" / "checkpoint.safetensors").unlink()
+    result = training("--steps", 4)
+    assert result.status == 2 and "checkpoint.safetensors is missing; add --fresh" in result.err
+    assert (tmp_path / "run" / "generator.safetensors").read_bytes() == kept
+    assert training("--steps", 4, "--fresh").status == 0
 
 
 @pytest.mark.parametrize("changed", [["--batch", 16], ["--lr-g", 1e-3], ["--loss", "hinge"], ["--augment", "off"],

@@ -105,7 +105,7 @@ def test_a_discriminator_of_another_kind_starts_untrained(command, faces16, lear
 
 @pytest.mark.parametrize("arguments, words", [
     (["--from", "RUN", "--channels", 8], ["--channels 8", "whose networks need 4", "leave it out"]),
-    (["--from", "celeba64"], ["--from celeba64 draws 64 px", "have 16", "pretreat.py --size 64"]),
+    (["--from", "celeba64"], ["--from celeba64 draws 64 px", "have 16", "--size 64 --out imgs64"]),
     (["--from", "missing"], ["missing: no such file"]),
     (["--from", "RUN", "--conditional", "Smiling"], ["--conditional"]),
     (["--freeze-d", 1], ["--freeze-d", "--from"]),

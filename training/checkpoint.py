@@ -20,12 +20,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 import zoo
-from network import LOSSES
+from network import LOSSES, UPSAMPLINGS
 from support.files import replacing
 from support.schema import Count, Label, Name, Number, Size, Text, checked, parsed
 from training.randomness import NOISES
 
-Channels = Annotated[int, Meta(ge=1, le=4096)]
+Channels = Annotated[int, Meta(ge=1, le=zoo.MAX_CHANNELS)]
 Labels = Annotated[dict[Name, Annotated[list[Label], Meta(min_length=1, max_length=1000)]], Meta(max_length=1000)]
 
 
@@ -34,9 +34,9 @@ class GeneratorFacts(Struct):
 
     arch: Literal[tuple(zoo.ZOO)]
     size: Size
-    z_dim: Annotated[int, Meta(ge=1, le=10_000)]
+    z_dim: Annotated[int, Meta(ge=1, le=zoo.MAX_Z_DIM)]
     channels: Channels
-    up: Literal["deconv", "resize", "refine", ""]
+    up: Literal[(*UPSAMPLINGS, "")]
     noise: Literal[tuple(NOISES)]
     labels: Labels
     step: Count
@@ -71,7 +71,6 @@ class RunFacts(Struct):
 NUMBERS = ("size", "z_dim", "channels", "step", "images_seen", "seed")  # all metadata are text
 NO_GENERATOR = "these weights do not say which generator they belong to; take the generator.safetensors that train.py wrote"
 DAMAGED = "the file is damaged; take another copy"
-NO_RUN = "not a readable checkpoint; move it away, or start a new run with --fresh"
 
 
 def write_tensors(path, arrays, metadata):
@@ -187,12 +186,14 @@ def save_run(path, networks, adams, facts):
     write_tensors(path, arrays, {"run": json.dumps(facts)})
 
 
-def read_facts(path):
-    """The facts of a saved run, without its tensors; None where there is no such file. Raises UserError for a damaged one."""
+def read_facts(path, hint="start a new run with --fresh"):
+    """The facts of a saved run, without its tensors; None where there is no such file. Raises UserError, with the `hint`, for a
+    damaged one."""
     if not Path(path).exists():
         return None
-    facts = checked(parsed(read_metadata(path, hint=NO_RUN).get("run", ""), path, NO_RUN), RunFacts, path, NO_RUN)
-    facts["options"] = checked(facts["options"], RunOptions, path, NO_RUN)
+    wrong = f"not a readable checkpoint; {hint}"
+    facts = checked(parsed(read_metadata(path, hint=hint).get("run", ""), path, wrong), RunFacts, path, wrong)
+    facts["options"] = checked(facts["options"], RunOptions, path, wrong)
     return facts
 
 

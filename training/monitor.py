@@ -3,6 +3,7 @@ from support.cli import UserError
 
 import json
 import math
+import re
 import time
 from contextlib import contextmanager
 from functools import cached_property
@@ -88,9 +89,9 @@ class Monitor:
                 temporary.write_bytes(b"".join(kept))
 
     def _delete_samples_after(self, step):
-        for path in (self.folder / "samples").glob("[0-9]*_[0-9]*.png"):
-            epoch, batch = map(int, path.stem.split("_"))
-            if (epoch - 1) * self.steps_per_epoch + batch > step:
+        for path in (self.folder / "samples").glob("*.png"):
+            named = re.fullmatch("([0-9]+)_([0-9]+)", path.stem)  # other pictures are not this program's
+            if named and (int(named[1]) - 1) * self.steps_per_epoch + int(named[2]) > step:
                 path.unlink()
 
     def record(self, d_loss, g_loss, d_real, d_fake):

@@ -103,7 +103,7 @@ def from_first(thing):
 def require_same(options, faces):
     """Raises UserError where the `options` (name → value, as typed) or `faces` (DataReader.facts) of rank 0 are others."""
     first_options, first_faces = from_first([options, faces])
-    differing = [f"--{key.replace('_', '-')}" for key in sorted(options) if options[key] != first_options[key]
+    differing = [f"--{key.rstrip('_').replace('_', '-')}" for key in sorted(options) if options[key] != first_options[key]
                  and key not in ("data", "out")]  # folders may be named otherwise on another machine
     if not differing and faces != first_faces:
         differing = ["--data (other faces)"]

@@ -37,13 +37,12 @@ def own_folder(options, reader):
         with TemporaryDirectory() as folder:
             yield Path(folder)
         return
-    folder = options.out
-    if folder is None:
-        folder = weights.RUN
-        if reader.manifest["sources"] == [BUILTIN]:
-            folder = "Output-builtin"
-            print(f"the run is saved in {folder}, because these are the built-in faces; Output stays free for your photos")
-    folder = numbered_folder(folder) if options.fresh else Path(folder)
+    builtin = options.out is None and reader.manifest["sources"] == [BUILTIN]
+    folder = Path(options.out or ("Output-builtin" if builtin else weights.RUN))
+    if options.fresh:
+        folder = numbered_folder(folder)
+    if builtin:
+        print(f"the run is saved in {folder}, because these are the built-in faces; {weights.RUN} stays free for your photos")
     folder.mkdir(parents=True, exist_ok=True)
     with claim(folder):
         sweep(folder, folder / "samples")
@@ -82,6 +81,9 @@ class Run:
             if differing:
                 raise UserError(f"the run in {folder} was started with other options: {'; '.join(differing)}. Type them as they "
                                 "were to resume it, or add --fresh to start a new run beside it")
+        elif weights.best_of(folder).exists():
+            raise UserError(f"{weights.best_of(folder)} is of an earlier run, whose {weights.CHECKPOINT} is missing; add --fresh "
+                            "to start a new run beside it")
         self.steps_per_epoch = math.ceil(reader.batches_per_epoch / recipe.d_steps)  # an epoch: D sees every face about once
         self.step_images = reader.batch_size * recipe.d_steps
         self.step = self.saved["step"] if self.saved else 0
@@ -134,7 +136,6 @@ class Run:
         batches = self.reader.batches(self.step * self.recipe.d_steps)
         with closing(self.monitor), closing(batches), stop_signals(patient=ranks.LAUNCHED) as self.signals:
             if self.step == 0:
-                (self.folder / weights.BEST).unlink(missing_ok=True)  # of an earlier run here, whose checkpoint was removed
                 figures.save_picture(self.folder / "reals.png", figures.grid(self.reals.shown, columns=10))
                 self.draw(keep=True)
             try:
@@ -148,8 +149,8 @@ class Run:
         """Does what is due after a `step` (counted from 0), whose `losses` are what Trainer.step returned.
 
         A status line every LOG_EVERY steps; samples, scores and a checkpoint when their --…-every is due; all of them at the end
-        of the run, and all but the scores when it is stopped. A checkpoint comes at an epoch's end, too, if the last is LOG_EVERY
-        steps old.
+        of the run, and all but the scores when it is stopped. A checkpoint comes with the scores, too, so that best.safetensors
+        has one beside it, and at an epoch's end if the last is LOG_EVERY steps old.
         """
         self.monitor.record(*losses)
         self.step = step + 1
@@ -168,7 +169,7 @@ class Run:
             self.monitor.log(scores, self.reals)
         if logging or sampling:
             self.draw(keep=sampling)
-        if self.step % options.save_every == 0 or epoch_ended or last:
+        if self.step % options.save_every == 0 or scoring or epoch_ended or last:
             self.save(scores)
 
     def end(self):

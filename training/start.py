@@ -33,7 +33,7 @@ def read_start(name):
     beside = next((file for file in (discriminator_beside(path), path.with_name(weights.CHECKPOINT)) if file.exists()), None)
     judge = None
     if beside:
-        judge = checkpoint.read_facts(beside)["options"]
+        judge = checkpoint.read_facts(beside, "move it away, and D starts untrained")["options"]
         judge = {**judge, "conditional": ",".join(judge["labels"])}
         options = {**options, "loss": judge["loss"], "vision_aided": judge["vision_aided"]}
     return SimpleNamespace(path=path, facts=facts, options=options, beside=beside, judge=judge)
@@ -63,8 +63,9 @@ def settle_start(options, size):
     drawn = start.facts["size"]
     needed = grown(start.options, size / drawn)
     if not needed:
-        raise UserError(f"--from {options.from_} draws {drawn} px, but the packed faces have {size}; pack them again: "
-                        f"python pretreat.py --size {drawn}")
+        raise UserError(f"--from {options.from_} draws {drawn} px, but the packed faces have {size}; pack them "
+                        f"again: add --size {drawn} --out imgs{drawn} to what you typed behind pretreat.py, then train.py --data "
+                        f"imgs{drawn}")
     if options.channels is None:
         options.channels = needed["channels"]
     if (needed["up"], options.up) == ("resize", "refine"):

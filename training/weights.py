@@ -42,24 +42,29 @@ def best_of(folder):
 def find_generator():
     """The weights to draw with where none are named: those of a run that draws faces, else the pretrained ones.
 
-    The runs are Output and those that --fresh put beside it; of several the one with the best score, or the newest. Says which
-    it took. Raises UserError where there are none.
+    The runs are Output, Output-2, and so on; of several the best where all have scores of the same kind, else the newest. Says
+    which it took. Raises UserError where there are none.
     """
-    found = []
+    found = {}
     for path in map(best_of, (RUN, *Path().glob(f"{RUN}-[0-9]*"))):
         if path.exists():
             facts = read_generator_facts(path)
             if facts["images_seen"] >= MIN_IMAGES:
-                found.append((facts["scores"].get("face_fd", math.inf), -path.stat().st_mtime, path))
+                found[path] = facts
             else:
                 print(f"note: the run in {path.parent} has seen {facts['images_seen']:,} images, too few for faces; "
-                      f"--weights {path} draws with it")
+                      f"name {path} to draw with it")
     if found:
-        path = min(found)[-1]
-        print(f"weights: {path}, " + ("your run" if len(found) == 1 else f"the best or newest of your {len(found)} runs"))
+        # A face FD depends on the faces that the generator's are compared with, and on how many they are.
+        kinds = {(facts["size"], facts["pictures"], facts["scores"].get("n")) for facts in found.values()}
+        comparable = len(kinds) == 1 and all("face_fd" in facts["scores"] for facts in found.values())
+        path = (min(found, key=lambda path: found[path]["scores"]["face_fd"]) if comparable else
+                max(found, key=lambda path: path.stat().st_mtime))
+        print(f"weights: {path}, " + ("your run" if len(found) == 1 else
+                                      f"the {'best' if comparable else 'newest'} of your {len(found)} runs"))
         return path
     if not PRETRAINED.exists():
-        raise UserError(f"{RUN / LATEST}: no such file; train.py writes one, or name another with --weights")
+        raise UserError(f"{RUN / LATEST}: no such file; train.py writes one, or name another")
     print("weights: the pretrained generator; train.py makes your own")
     return PRETRAINED
 
