@@ -70,8 +70,8 @@ def add_networks(add):
         help="width of the networks (default: 64; dcgan has 32 at 128 px, 16 at 256 px, so that its inner layers are as wide)")
     add("--z-dim", type=number(int, 1, zoo.MAX_Z_DIM), default=100, help="numbers that a face is drawn from")
     add("--up", choices=UPSAMPLINGS, default="resize",
-        help="how G doubles the size: transposed convolution, or resizing and convolution; refine: so, with a convolution more "
-             "for the picture")
+        help="how G doubles the size: transposed convolution, or resizing and convolution; refine: like resize, with one more "
+             "convolution before the picture")
     add("--vision-aided", action="store_true",
         help="D also judges what a network that knows faces sees, pretrained/vision-aid.safetensors (the default with dcgan)")
     add("--no-vision-aided", action="store_false", dest="vision_aided", help="D sees pictures alone")

@@ -3,7 +3,7 @@
     python -m benchmarks.zoo --input img_align_celeba.zip --images 16000 --channels 32
 
 Each by the commands that a user would type: pretreat.py at the network's own size, with the same crop for all, train.py --arch,
-evaluate.py; fakeface128, four times as wide as the others and for larger pictures, at half of --channels. Stopped, the same
+without help for D, and evaluate.py; fakeface128, four times as wide as the others and for larger pictures, at half of --channels. Stopped, the same
 command resumes. Writes a folder for each, and beside them table.md and zoo.png with faces of each.
 """
 from support.cli import Parser, UserError, number, run_command
@@ -50,7 +50,7 @@ def train_and_score(name, options):
     folder, data = options.out / name, options.out / f"imgs{SIZES[name]}"
     folder.mkdir(parents=True, exist_ok=True)
     log = options.out / f"{name}.log"
-    call("train.py", "--arch", name, "--device", options.device, "--data", data, "--out", folder,
+    call("train.py", "--arch", name, "--no-vision-aided", "--device", options.device, "--data", data, "--out", folder,
          "--channels", width_of(name, options), "--batch", BATCH, "--steps", options.images // BATCH, log=log,
          workers=options.workers)
     weights, scores = folder / "generator.safetensors", folder / "scores.json"

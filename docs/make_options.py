@@ -49,12 +49,12 @@ CHINESE = {
         "--arch": "一对已发表的网络，并采用其出处的 --noise、--loss、--label-smoothing、--d-steps 和 --g-steps",
         "--channels": "网络的宽度（默认：64；dcgan 在 128 像素时为 32，256 像素时为 16，这样内部各层一样宽）",
         "--z-dim": "生成一张脸所用的随机数的个数",
-        "--up": "G 如何把尺寸加倍：转置卷积，或先放大再卷积；refine：后者，画图时再多一个卷积",
-        "--vision-aided": "D 还判断一个认识人脸的网络 pretrained/vision-aid.safetensors 从图片里看到的东西"
+        "--up": "G 如何把尺寸加倍：转置卷积，或先放大再卷积；refine：同 resize，输出图片之前多一个卷积",
+        "--vision-aided": "D 还根据预训练的人脸特征网络（pretrained/vision-aid.safetensors）提取的特征作判断"
                           "（用 dcgan 时的默认设置）",
         "--no-vision-aided": "D 只看图片",
         "--from": "从训练好的权重开始，例如 celeba64 或 Output/best.safetensors；网络结构由这份权重决定，"
-                  "人脸尺寸更大时网络会长大",
+                  "人脸尺寸更大时网络会扩展",
         "--freeze-d": "配合 --from：D 的前 N 层保持不变",
         "--data": "打包好的人脸",
         "--where": "只用有这些属性的人脸训练（pretreat.py --attributes）",
