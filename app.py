@@ -45,7 +45,7 @@ def find_weights(paths):
     named, found = bool(paths), {}
     if not named:
         with suppress(UserError):  # a file that cannot be used is skipped below
-            paths = [find_generator()]
+            paths = [find_generator("python app.py")]
         paths = [path for path in (*paths, *map(best_of, sorted(Path().glob(f"{RUN}*")))) if path.exists()] + pretrained()
     for path in dict.fromkeys(Path(path).resolve() for path in paths):
         try:

@@ -117,7 +117,7 @@ def open_discriminator(fakes, training):
 
 def open_inputs(options):
     """All inputs and the output folder, opened and checked before the work begins. Raises UserError."""
-    fakes = open_fakes(weights_path(options.fake) if options.fake else find_generator())
+    fakes = open_fakes(weights_path(options.fake) if options.fake else find_generator("--fake"))
     heldout, training = open_reals(options.real, fakes.facts)
     if fakes.size not in (None, heldout.size):
         raise UserError(f"--fake {fakes.path}: its faces have {fakes.size} px, those in --real {heldout.size}; name faces packed "

@@ -3,8 +3,8 @@
     python -m benchmarks.zoo --input img_align_celeba.zip --images 16000 --channels 32
 
 Each by the commands that a user would type: pretreat.py at the network's own size, with the same crop for all, train.py --arch,
-without help for D, and evaluate.py; fakeface128, four times as wide as the others and for larger pictures, at half of --channels. Stopped, the same
-command resumes. Writes a folder for each, and beside them table.md and zoo.png with faces of each.
+without help for D, and evaluate.py; fakeface128, four times as wide as the others and for larger pictures, at half of --channels.
+Stopped, the same command resumes. Writes a folder for each, and beside them table.md and zoo.png with faces of each.
 """
 from support.cli import Parser, UserError, number, run_command
 

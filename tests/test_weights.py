@@ -19,7 +19,7 @@ def test_a_generator_is_found_where_there_are_faces(tmp_path, monkeypatch, capsy
     save("Output", 800)
     assert weights.find_generator() == weights.PRETRAINED
     said = capsys.readouterr().out
-    assert "Output has seen 800 images" in said and "name Output/best.safetensors" in said
+    assert "Output has seen 800 images" in said and "--weights Output/best.safetensors" in said
     assert "the pretrained generator" in said
     save("Output-builtin", 50_000, 5)
     assert weights.find_generator() == weights.PRETRAINED

@@ -39,11 +39,11 @@ def best_of(folder):
     return folder / BEST if (folder / BEST).exists() else folder / LATEST
 
 
-def find_generator():
+def find_generator(flag="--weights"):
     """The weights to draw with where none are named: those of a run that draws faces, else the pretrained ones.
 
     The runs are Output, Output-2, and so on; of several the best where all have scores of the same kind, else the newest. Says
-    which it took. Raises UserError where there are none.
+    which it took. Raises UserError, which names the `flag`, where there are none.
     """
     found = {}
     for path in map(best_of, (RUN, *Path().glob(f"{RUN}-[0-9]*"))):
@@ -53,7 +53,7 @@ def find_generator():
                 found[path] = facts
             else:
                 print(f"note: the run in {path.parent} has seen {facts['images_seen']:,} images, too few for faces; "
-                      f"name {path} to draw with it")
+                      f"{flag} {path} draws with it")
     if found:
         # A face FD depends on the faces that the generator's are compared with, and on how many they are.
         kinds = {(facts["size"], facts["pictures"], facts["scores"].get("n")) for facts in found.values()}
@@ -64,7 +64,7 @@ def find_generator():
                                       f"the {'best' if comparable else 'newest'} of your {len(found)} runs"))
         return path
     if not PRETRAINED.exists():
-        raise UserError(f"{RUN / LATEST}: no such file; train.py writes one, or name another")
+        raise UserError(f"{RUN / LATEST}: no such file; train.py writes one, or name another with {flag}")
     print("weights: the pretrained generator; train.py makes your own")
     return PRETRAINED
 
