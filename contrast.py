@@ -36,6 +36,7 @@ IN_STRIP = 8  # the same in a strip
 SECONDS = 2  # from one face of an interpolation to the next
 SHOWN_OF_TERM = 3  # faces of a term of a sum, as in the paper
 ALSO_CHANGED = 3  # attributes named that change along with the one asked for
+STRENGTHS = (-2, 0, 2)  # of a direction, in standard deviations of z
 COLUMNS = 9  # values of a number of z in a sweep
 SIDE, MAX_IN_FILM = 256, 640  # px: about the size of an interpolation's pictures; the largest size of grids in a run's film
 LAST = 20  # frames for which a run's film shows its last grid; it has 10 frames a second
@@ -59,7 +60,8 @@ def build_parser():
     add("--seed", type=seed, help="the first of the generated faces (default: 0)")
     add("--z", type=read_latents, metavar="FILE", help="the faces of a file of z instead, such as generator.py --photo writes")
     add("--strengths", type=number_list, metavar="LIST",
-        help="with --direction: how far, in standard deviations of z (default: -2,0,2)")
+        help="with --direction: how far, in standard deviations of z (default: "
+        f"{','.join(map(str, STRENGTHS))})")
     add("--keep", default="", metavar="A,B", help="with --direction: attributes that are not to change with it")
     add("--data", default="imgs", metavar="DIR", help="packed faces")
     add("--weights", type=weights_path, metavar="FILE", help="weights that train.py saved, or the name of pretrained ones "
@@ -155,7 +157,7 @@ def direction(generator, options):
     known = attribute_names()
     name = check_name(options.direction, known, "--direction")
     kept = parse_names(options.keep, known, "--keep")
-    plan, strengths = generator.plan, options.strengths or [-2, 0, 2]
+    plan, strengths = generator.plan, options.strengths or STRENGTHS
     along = Directions(generator).along(name, kept)
     faces = chosen_inputs(generator, options, options.n or 8)
     columns = [draw_faces(generator, moved(plan, inputs, along, strengths)) for inputs in faces]

@@ -89,7 +89,8 @@ def test_a_damaged_checkpoint_is_found_before_the_work_and_can_be_moved_away(eva
     for content in (whole[:5000], whole[:numbers] + bytes(len(whole) - numbers), b"damaged"):
         saved.write_bytes(content)
         result, _ = evaluation("--fake", run / "generator.safetensors")
-        assert result.status == 2 and f"{saved}: not a readable" in result.err and "; move it away" in result.err
+        assert result.status == 2 and f"{saved}: not a readable" in result.err
+        assert "; move it away, and the weights are scored" in result.err
         assert result.err.count("\n") == 1 and "--fresh" not in result.err  # which is an option of train.py
         assert not (tmp_path / "evaluation").exists()
     saved.unlink()
