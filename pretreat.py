@@ -267,7 +267,7 @@ def main():
     else:
         from intake.builtin import builtin_pictures  # imported where it is needed, for Paddle takes seconds
 
-        sources, pictures = [BUILTIN], builtin_pictures()
+        sources, pictures = [BUILTIN], builtin_pictures(options.limit)
         print(f"no photos: neither --input nor a folder or .zip named img_align_celeba was found; packing {len(pictures):,} "
               "faces instead that the pretrained generator draws: good enough to see one learn, and of nobody who exists")
     if not pictures:

@@ -171,7 +171,7 @@ def test_weights_that_may_have_seen_the_held_out_faces(command, evaluation, face
 def test_faces_too_small_for_scores(command, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
-    command(pretreat, "--size", 12, "--holdout", 0.5)
+    command(pretreat, "--size", 12, "--holdout", 0.5, "--limit", 60)
     result = command(evaluate, "--fake", "imgs/faces.npy", "--device", "cpu")
     assert result.status == 2 and "12 px" in result.err and "--size 64" in result.err
 

@@ -225,7 +225,7 @@ def test_a_full_disk_leaves_the_old_data_set(tmp_path, command, monkeypatch, fac
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(module, writer, full)
-    result = command(pretreat, "--out", faces16)
+    result = command(pretreat, "--limit", 9, "--out", faces16)
     assert result.status == 1 and "disk is full" in result.err
     assert {path.name: path.read_bytes() for path in faces16.iterdir()} == before
     assert os.listdir(faces16.parent) == ["imgs"]
@@ -287,10 +287,10 @@ def test_two_at_once_do_not_mix(tmp_path, command, monkeypatch, faces16):
     monkeypatch.setenv("HOME", str(tmp_path))
     (faces16.parent / "imgs.partial").mkdir()
     with files.claim(faces16.parent / "imgs.partial"):
-        result = command(pretreat, "--out", faces16)
+        result = command(pretreat, "--limit", 9, "--out", faces16)
     assert result.status == 2 and "another command is writing" in result.err
     (faces16.parent / "imgs.partial" / "diary.txt").touch()  # not ours: the next one must not delete it either
-    result = command(pretreat, "--out", faces16)
+    result = command(pretreat, "--limit", 9, "--out", faces16)
     assert result.status == 2 and "diary.txt" in result.err and (faces16.parent / "imgs.partial" / "diary.txt").exists()
     shutil.rmtree(faces16.parent / "imgs.partial")
 

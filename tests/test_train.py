@@ -98,7 +98,7 @@ def test_what_is_saved_for_sampling_is_the_average(training, tmp_path):
 def test_faces_of_a_size_without_a_network(command, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
-    command(pretreat, "--size", 48)
+    command(pretreat, "--size", 48, "--limit", 9)
     result = command(train, "--device", "cpu")
     assert result.status == 2 and "have 48" in result.err and "--size 64" in result.err
 
