@@ -9,6 +9,7 @@ from intake.detection import CELEBA_MARGIN, align_face, find_faces
 from intake.photos import decoded, reason
 from network import draw_faces
 from scoring.facefeatures import AID, load_features
+from support.device import autocast, cpu_without_bfloat16
 from training.randomness import LIMITS, face_inputs
 
 POOL, STARTS = 400, 8  # seeds whose faces are compared with the photo; the nearest of them from which the descent starts
@@ -57,12 +58,17 @@ def project(generator, face, done=lambda: None):
 
     It minimises `Likeness` and, for z from N(0, 1), PRIOR times the mean of z², which keeps z where the generator has learned to
     draw. Labels of a conditional generator are found like z, and stay between -1 and 1. The generator's weights are frozen by it.
-    `done` is called after each of STEPS steps.
+    `done` is called after each of STEPS steps. A CPU that computes in bfloat16 does, which takes two thirds of the time.
     """
-    plan = generator.plan
     for weight in generator.parameters():
         weight.stop_gradient = True
-    unlike = Likeness(face)
+    with autocast("bfloat16" if paddle.get_device() == "cpu" and not cpu_without_bfloat16() else "float32"):
+        return descend(generator, Likeness(face), done)
+
+
+def descend(generator, unlike, done):
+    """The row of inputs at which a descent from the STARTS best of POOL seeds comes to the lowest loss: see `project`."""
+    plan = generator.plan
     low, high = (paddle.to_tensor([limit] * plan.z_dim + [label] * len(plan.labels), "float32")
                  for limit, label in zip(LIMITS[plan.noise], (-1, 1)))
     pool = face_inputs(plan, range(POOL))
