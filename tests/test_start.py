@@ -33,6 +33,8 @@ def test_a_run_starts_from_what_another_learned(command, faces16, learned, tmp_p
     assert stayed == {name for name in before if name.endswith(("weight", "bias"))}
     facts = read_generator_facts(tmp_path / "after" / "generator.safetensors")
     assert facts["step"] == 1 and "trained 3 steps (96 images seen)" in facts["from_"]
+    again = start(command, faces16, tmp_path, "--from", tmp_path / "after" / "generator.safetensors", "--steps", 1, out="again")
+    assert f"starting from {learned}" in again.out and "trained 3 steps" not in again.out  # its name is enough
 
 
 def test_such_a_run_resumes_to_the_same_end(command, faces16, learned, tmp_path):

@@ -70,13 +70,13 @@ def find_generator(flag="--weights"):
 
 
 def describe_generator(facts):
-    """What `load_generator` found, as one phrase for people."""
+    """What `load_generator` found, as one phrase for people. Of the weights that it started from it gives the name alone."""
     scores = facts["scores"]
     score = (f", face FD {scores['face_fd']:.1f} against {scores['n']:,.0f} held-out faces" if {"face_fd", "n"} <= scores.keys()
              else "")
     which = f" with {facts['where']}" if facts["where"] else ""
     labels = f", conditional on {', '.join(facts['labels'])}" if facts["labels"] else ""
-    start = f", starting from {facts['from_']}" if facts["from_"] else ""
+    start = f", starting from {facts['from_'].partition(' (')[0]}" if facts["from_"] else ""
     return printable(
         f"{facts['arch']}, {facts['size']}×{facts['size']} px, {facts['channels']} channels{labels}, trained {facts['step']:,} "
         f"steps ({facts['images_seen']:,} images seen) on {facts['data']}{which}, seed {facts['seed']}{start}{score}")
