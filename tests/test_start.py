@@ -33,8 +33,14 @@ def test_a_run_starts_from_what_another_learned(command, faces16, learned, tmp_p
     assert stayed == {name for name in before if name.endswith(("weight", "bias"))}
     facts = read_generator_facts(tmp_path / "after" / "generator.safetensors")
     assert facts["step"] == 1 and "trained 3 steps (96 images seen)" in facts["from_"]
-    again = start(command, faces16, tmp_path, "--from", tmp_path / "after" / "generator.safetensors", "--steps", 1, out="again")
-    assert f"starting from {learned}" in again.out and "trained 3 steps" not in again.out  # its name is enough
+
+
+def test_of_what_the_start_itself_started_from_the_name_is_said(command, faces16, training, tmp_path):
+    """Also where it has brackets, such as a copied folder's."""
+    training("--steps", 3, *PLAIN, out="run (1)")
+    for before, after in (("run (1)", "second"), ("second", "third")):
+        result = start(command, faces16, tmp_path, "--from", tmp_path / before / "generator.safetensors", "--steps", 1, out=after)
+    assert f"starting from {tmp_path}/run (1)/generator.safetensors)" in result.out and "trained 3 steps" not in result.out
 
 
 def test_such_a_run_resumes_to_the_same_end(command, faces16, learned, tmp_path):

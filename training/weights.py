@@ -2,6 +2,7 @@
 from support.cli import UserError, printable
 
 import math
+import re
 from pathlib import Path
 
 from training.checkpoint import read_generator_facts
@@ -76,7 +77,8 @@ def describe_generator(facts):
              else "")
     which = f" with {facts['where']}" if facts["where"] else ""
     labels = f", conditional on {', '.join(facts['labels'])}" if facts["labels"] else ""
-    start = f", starting from {facts['from_'].partition(' (')[0]}" if facts["from_"] else ""
+    name, *_ = re.split(r" \([\w-]+, \d+×", facts["from_"])  # it is NAME (ARCH, 64×64 px, …): see start.describe_start
+    start = f", starting from {name}" if name else ""
     return printable(
         f"{facts['arch']}, {facts['size']}×{facts['size']} px, {facts['channels']} channels{labels}, trained {facts['step']:,} "
         f"steps ({facts['images_seen']:,} images seen) on {facts['data']}{which}, seed {facts['seed']}{start}{score}")
