@@ -58,6 +58,7 @@ def test_a_face_is_a_seed(weights, tmp_path, command):
     (["--seeds", "5-2"], ["--seeds", "0,4-6", "'5-2'"]),
     (["--n", "3", "--seeds", "1"], ["--seeds", "--n"]),
     (["--seed", "3", "--seeds", "1"], ["--seed goes with --n"]),
+    (["--export", "model", "--device", "gpu"], ["--export computes on the CPU", "leave out --device gpu"]),
     (["--photo", "me.jpg", "--save-z", "z.npy"], ["--photo", "--save-z"]),
     (["--save-z", "z.png"], ["--save-z", ".npy"]),
     (["--nonsense"], ["--nonsense"]),
