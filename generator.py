@@ -111,7 +111,7 @@ def check_options(options):
     if options.export and (named or options.seed is not None or options.attr or options.save_z):
         raise UserError("--export writes the generator itself; the options that name faces are for drawing")
     if options.export and options.device == "gpu":
-        raise UserError("--export computes on the CPU, whose results it compares; leave out --device gpu")
+        raise UserError("--export computes on the CPU, to compare what it writes with the network; leave out --device gpu")
     if options.photo and (options.attr or options.save_z):
         raise UserError("--photo finds a face, whose z it writes; --attr and --save-z are for drawing")
 
@@ -163,7 +163,7 @@ def main():
     """The command: draws faces, finds those in photos, or exports the generator."""
     options = build_parser().parse_args()
     check_options(options)
-    choose_device("cpu" if options.export else options.device)
+    choose_device("cpu" if options.export else options.device)  # an export is compared with the network on the CPU
     weights = options.weights or find_generator()
     generator, facts = load_generator(weights)
     print(f"{weights}: {describe_generator(facts)}")
