@@ -16,6 +16,8 @@ from training.start import read_start
 SMALL_SET = 50_000  # faces; with fewer, --augment auto augments
 TINY_SET = 5_000  # faces; with fewer, D sees every picture changed
 EPOCHS, MIN_STEPS = 8, 1500  # a run's default length: 8 epochs, but at least 1,500 steps, after which there are faces
+FROM_LR_G = 0.5  # of G's default learning rate, with --from: a trained G that moves fast loses variety
+EMA_RAMPUP, FROM_EMA_RAMPUP = 0.05, 0.3  # the average's half-life, at most, as a share of the images seen
 LAST_SHARE = 0.3  # of the learning rates, at a run's end; where they fall further, a fine grain comes into the faces
 EARLY_SAMPLES = (50, 100, 200)  # steps, beside those of --sample-every: early on, faces change fast
 EARLY_SCORES = (500, 1000, 2000)  # beside those of --eval-every
@@ -107,11 +109,13 @@ def add_learning(add):
     add("--lr", type=number(float, 0), help="Adam's learning rate, of both players")
     add("--lr-d", type=number(float, 0), metavar="LR", help=f"the discriminator's (default: --lr, else {dcgan_rates[0]:g})")
     add("--lr-g", type=number(float, 0), metavar="LR",
-        help=f"the generator's (default: --lr, else {dcgan_rates[1]:g}; with another --arch {usual_rates[1]:g})")
+        help=f"the generator's (default: --lr, else {dcgan_rates[1]:g}; with another --arch {usual_rates[1]:g}; with --from "
+             f"{FROM_LR_G:g} of that)")
     add("--decay", type=number(float, 0, 1), default=0.3, metavar="SHARE",
         help=f"in this share of the run, at its end, both learning rates fall to {LAST_SHARE:g} of themselves; 0: never")
     add("--ema", type=number(float, 0), default=10_000, metavar="IMAGES",
-        help="half-life of the averaged generator, in images seen; 0: no average")
+        help=f"half-life of the averaged generator, in images seen; at most {EMA_RAMPUP:g} of all that the run has seen, with "
+             f"--from {FROM_EMA_RAMPUP:g}; 0: no average")
     add("--seed", type=seed_number, default=0, help="another seed, another run")
 
 
@@ -188,7 +192,8 @@ def make_recipe(options, faces, size=64):
     values = {**vars(options)}
     if options.channels is None:
         values["channels"] = 64 * 64 // max(size, 64) if options.arch == "dcgan" else 64
-    for key, rate in zip(("lr_d", "lr_g"), zoo.ZOO[options.arch].rates, strict=True):
+    lr_d, lr_g = zoo.ZOO[options.arch].rates
+    for key, rate in {"lr_d": lr_d, "lr_g": lr_g * (FROM_LR_G if options.from_ else 1)}.items():
         if values[key] is None:
             values[key] = rate if options.lr is None else options.lr
     if options.augment_p is None:

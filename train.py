@@ -22,7 +22,7 @@ import paddle.nn.functional as F
 import zoo
 from dataReader import DataReader
 from network import choose_losses
-from recipe import LAST_SHARE, make_recipe, parse_options
+from recipe import EMA_RAMPUP, FROM_EMA_RAMPUP, LAST_SHARE, make_recipe, parse_options
 from support.device import choose_device, choose_precision
 from training import ranks
 from training.draws import RunDraws
@@ -94,13 +94,13 @@ class Trainer:
         self.G.adam.set_lr(share * self.recipe.lr_g)
 
     @paddle.no_grad()
-    def update_average(self, images_seen, step_images, ramp=0.05):
+    def update_average(self, images_seen, step_images):
         """Moves the averaged generator, weights and batch-norm statistics, towards the generator as it is now.
 
-        Its half-life is `ema` images, but at most the share `ramp` of all images seen so far (Karras et al. 2020, StyleGAN2-ADA).
-        With an `ema` of 0 it is a copy of the generator.
+        Its half-life is `ema` images, but at most a share of all images seen so far (Karras et al. 2020, StyleGAN2-ADA), which
+        is larger where G began with trained weights. With an `ema` of 0 it is a copy of the generator.
         """
-        half_life = min(self.recipe.ema, ramp * images_seen)
+        half_life = min(self.recipe.ema, (FROM_EMA_RAMPUP if self.recipe.from_ else EMA_RAMPUP) * images_seen)
         new_share = 1 - 0.5 ** (step_images / half_life) if half_life else 1.0
         now = self.G.network.state_dict()
         for name, mean in self.average.state_dict().items():

@@ -33,10 +33,11 @@ def test_only_the_default_networks_have_the_aid_unless_asked(parse):
 
 def test_one_learning_rate_or_two(parse):
     lines = ("", "--lr 1e-3", "--lr-d 3e-4", "--lr 1e-3 --lr-g 0", "--preset classic", "--preset classic --lr-d 1e-3",
-             "--arch dcgan28", "--arch dcgan28 --lr 1e-3")
+             "--arch dcgan28", "--arch dcgan28 --lr 1e-3", "--from celeba64", "--from celeba64 --lr 1e-3")
     recipes = [recipe.make_recipe(parse(line), 200_000) for line in lines]
     assert [(settled.lr_d, settled.lr_g) for settled in recipes] == [
-        (2e-4, 1e-4), (1e-3, 1e-3), (3e-4, 1e-4), (1e-3, 0), (2e-4, 2e-4), (1e-3, 2e-4), (2e-4, 2e-4), (1e-3, 1e-3)]
+        (2e-4, 1e-4), (1e-3, 1e-3), (3e-4, 1e-4), (1e-3, 0), (2e-4, 2e-4), (1e-3, 2e-4), (2e-4, 2e-4), (1e-3, 1e-3), (2e-4, 5e-5),
+        (1e-3, 1e-3)]
 
 
 def test_networks_for_larger_faces_are_narrower(parse):

@@ -148,6 +148,11 @@ def test_the_average_has_its_half_life(players_and_recipe):
         assert float(tensor.mean()) == pytest.approx(0.5, abs=1e-5)
     trainer.update_average(images_seen=100, step_images=100)
     assert float(players.average.deconv1.weight.mean()) > 0.99  # early, it is short
+    for tensor in players.average.state_dict().values():
+        tensor.set_value(paddle.zeros_like(tensor))
+    trainer.recipe = replace(recipe, from_="celeba64")
+    trainer.update_average(images_seen=1000, step_images=300)
+    assert float(players.average.deconv1.weight.mean()) == pytest.approx(0.5, abs=1e-5)  # less so from trained weights
     for tensor in players.G.network.state_dict().values():
         tensor.set_value(paddle.full_like(tensor, 7))
     trainer.recipe = replace(recipe, ema=0)
