@@ -193,7 +193,7 @@ def make_recipe(options, faces, size=64):
     if options.channels is None:
         values["channels"] = 64 * 64 // max(size, 64) if options.arch == "dcgan" else 64
     lr_d, lr_g = zoo.ZOO[options.arch].rates
-    for key, rate in {"lr_d": lr_d, "lr_g": lr_g * (FROM_LR_G if options.from_ else 1)}.items():
+    for key, rate in (("lr_d", lr_d), ("lr_g", FROM_LR_G * lr_g if options.from_ else lr_g)):
         if values[key] is None:
             values[key] = rate if options.lr is None else options.lr
     if options.augment_p is None:

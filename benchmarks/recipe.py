@@ -47,7 +47,7 @@ ROWS = {
     "default": "",
     "default, seed 1": "--seed 1",
     "refine": "--up refine",
-    "default, batch 64": "--batch 64 --lr-d 4e-4 --lr-g 2e-4",  # for a GPU, whose step of 64 takes as long as one of 16
+    "default, batch 64": "--batch 64 --lr-d 4e-4 --lr-g 2e-4",  # for a GPU whose step of 64 takes hardly longer than one of 16
     "unaided, rates falling at once": "--no-vision-aided --decay 1",
     "unaided, twice the rates": f"{ALONE} --lr-d 4e-4 --lr-g 2e-4",
     "unaided, every face shifted": f"{ALONE} --augment-p 1 --seed 1",
