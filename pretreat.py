@@ -23,7 +23,7 @@ import numpy as np
 from tqdm import tqdm
 
 from intake.attributes import read_list
-from intake.detection import CELEBA_MARGIN, MARGIN, load_detector
+from intake.detection import MARGIN, load_detector
 from intake.download import digest_of, fetch
 from intake.photos import Crop, cut_faces, reason
 from intake.sources import ATTRIBUTES, BUILTIN, CELEBA, PICTURES, find, find_input, list_pictures
@@ -216,8 +216,8 @@ def build_parser():
              "center: the centred square; face: each face that is found")
     add("--box", type=number(int, 8), metavar="PX", help="with --crop center, the side of the square, in px of the photo")
     add("--margin", type=number(int, 0, 24), metavar="PX",
-        help=f"with --crop face, the space on each side of the face, in px of 64 (default: {MARGIN}; {CELEBA_MARGIN}: as in "
-             "CelebA's pictures)")
+        help=f"with --crop face, the space on each side of the face, in px of 64 (default: {MARGIN}, as in CelebA's "
+             "pictures)")
     add = parser.add_argument_group("packing").add_argument
     add("--out", type=Path, default=Path("imgs"), metavar="DIR", help="folder for the packed faces")
     add("--holdout", type=number(float, 0, below=1), default=0.05, metavar="SHARE", help="share of pictures held out of training")
@@ -247,11 +247,13 @@ def read_options():
     return options
 
 
-def next_command(out):
-    """The command to type next: faces in another folder than imgs get a run of their own."""
+def next_command(out, crop, size):
+    """The command to type next: faces in another folder than imgs get a run of their own, and faces found in photos, which are
+    usually few, start with the pretrained weights, which draw 64 px and grow to 128."""
     name = out.name.removeprefix("imgs").strip("-_. ")
+    start = " --from celeba64" if crop.kind == "face" and size in (64, 128) else ""
     data = "" if str(out) == "imgs" else f" --data {shlex.quote(str(out))}"
-    return f"python train.py{data}" + (f" --out {shlex.quote(f'Output-{name}')}" if name else "")
+    return f"python train.py{start}{data}" + (f" --out {shlex.quote(f'Output-{name}')}" if name else "")
 
 
 def main():
@@ -281,7 +283,7 @@ def main():
     if manifest["filled"]:
         print(f"{manifest['filled']:,} faces reach beyond their photo's edges and were filled by reflection; with a smaller "
               f"--margin than {options.crop.margin} they are fewer")
-    print(f"look at {options.out}/preview.png, then: {next_command(options.out)}")
+    print(f"look at {options.out}/preview.png, then: {next_command(options.out, options.crop, options.size)}")
 
 
 if __name__ == "__main__":

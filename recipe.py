@@ -14,9 +14,10 @@ from training.randomness import NOISES
 from training.start import read_start
 
 SMALL_SET = 50_000  # faces; with fewer, --augment auto augments
-TINY_SET = 5_000  # faces; with fewer, D sees every picture changed
+TINY_SET = 5_000  # faces; with fewer, D sees every picture changed, and of a trained G most layers stay as they are
 EPOCHS, MIN_STEPS = 8, 1500  # a run's default length: 8 epochs, but at least 1,500 steps, after which there are faces
 FROM_LR_G = 0.5  # of G's default learning rate, with --from: a trained G that moves fast loses variety
+FROZEN_LR_G = 3  # of it, where most layers of G stay as they are: the others must move further
 EMA_RAMPUP, FROM_EMA_RAMPUP = 0.05, 0.3  # the average's half-life, at most, as a share of the images seen
 LAST_SHARE = 0.3  # of the learning rates, at a run's end; where they fall further, a fine grain comes into the faces
 EARLY_SAMPLES = (50, 100, 200)  # steps, beside those of --sample-every: early on, faces change fast
@@ -42,6 +43,7 @@ class Recipe:
     vision_aided: bool
     from_: str  # "" for initial weights
     freeze_d: int
+    freeze_g: bool
     batch: int
     flip: bool
     augment: str  # "off", or one of augment.POLICIES
@@ -81,6 +83,10 @@ def add_networks(add):
         help="start from trained weights, such as celeba64 or Output/best.safetensors; the networks are theirs, and grow where "
              "the faces are larger")
     add("--freeze-d", type=number(int, 0), default=0, metavar="N", help="with --from: D's first N layers stay as they are")
+    add("--freeze-g", action="store_true", default=None,
+        help=f"with --from: G's convolutions stay as they are, but for the first; that one and the batch norms learn (the "
+             f"default for fewer than {TINY_SET:,} faces, unless layers are untrained)")
+    add("--no-freeze-g", action="store_false", dest="freeze_g", help="all of G learns")
 
 
 def add_data(add):
@@ -110,7 +116,7 @@ def add_learning(add):
     add("--lr-d", type=number(float, 0), metavar="LR", help=f"the discriminator's (default: --lr, else {dcgan_rates[0]:g})")
     add("--lr-g", type=number(float, 0), metavar="LR",
         help=f"the generator's (default: --lr, else {dcgan_rates[1]:g}; with another --arch {usual_rates[1]:g}; with --from "
-             f"{FROM_LR_G:g} of that)")
+             f"{FROM_LR_G:g} times that, with --freeze-g {FROZEN_LR_G:g} times)")
     add("--decay", type=number(float, 0, 1), default=0.3, metavar="SHARE",
         help=f"in this share of the run, at its end, both learning rates fall to {LAST_SHARE:g} of themselves; 0: never")
     add("--ema", type=number(float, 0), default=10_000, metavar="IMAGES",
@@ -182,18 +188,26 @@ def parse_options(description="", typed=None):
     if options.label_smoothing and options.loss not in SMOOTHED:
         raise UserError(f"--loss {options.loss} has no probabilities to smooth; add --label-smoothing 0, or take one of "
                         f"{', '.join(SMOOTHED)}")
-    if options.freeze_d and not options.from_:
-        raise UserError("--freeze-d keeps what D learned before; name it with --from, such as --from celeba64")
+    for player in "dg":
+        if getattr(options, f"freeze_{player}") and not options.from_:
+            raise UserError(f"--freeze-{player} keeps what {player.upper()} learned before; name it with --from, such as --from "
+                            "celeba64")
     return options
 
 
 def make_recipe(options, faces, size=64):
-    """The Recipe that `options` mean for a training set of so many `faces` of `size` px; says what --augment auto decides."""
+    """The Recipe that `options` mean for a training set of so many `faces` of `size` px; says what a small set decides."""
     values = {**vars(options)}
     if options.channels is None:
         values["channels"] = 64 * 64 // max(size, 64) if options.arch == "dcgan" else 64
+    if options.freeze_g is None:
+        values["freeze_g"] = bool(options.from_) and faces < TINY_SET
+        if values["freeze_g"]:
+            print(f"G: its first layer and its batch norms learn, and no other layer, because {faces:,} faces are few "
+                  "(--no-freeze-g: all of it)")
     lr_d, lr_g = zoo.ZOO[options.arch].rates
-    for key, rate in (("lr_d", lr_d), ("lr_g", FROM_LR_G * lr_g if options.from_ else lr_g)):
+    lr_g *= FROZEN_LR_G if values["freeze_g"] else FROM_LR_G if options.from_ else 1
+    for key, rate in (("lr_d", lr_d), ("lr_g", lr_g)):
         if values[key] is None:
             values[key] = rate if options.lr is None else options.lr
     if options.augment_p is None:

@@ -40,7 +40,7 @@ CHINESE = {
         "--crop": "auto：长宽比与 CelebA 相同的图片用 celeba，其余用 center；celeba：CelebA 对齐图片中的脸；"
                   "center：居中的正方形；face：检测到的每一张脸",
         "--box": "配合 --crop center：正方形的边长，照片的像素",
-        "--margin": "配合 --crop face：脸两侧的留白，以 64 像素的图为准（默认：6；10：与 CelebA 的图片相同）",
+        "--margin": "配合 --crop face：脸两侧的留白，以 64 像素的图为准（默认：10，与 CelebA 的图片相同）",
         "--out": "存放打包好的人脸的文件夹",
         "--holdout": "留出的图片的比例：不参与训练，用于评测",
         "--workers": "线程数（默认：CPU 数）",
@@ -56,6 +56,9 @@ CHINESE = {
         "--from": "从训练好的权重开始，例如 celeba64 或 Output/best.safetensors；网络结构由这份权重决定，"
                   "人脸尺寸更大时网络会扩展",
         "--freeze-d": "配合 --from：D 的前 N 层保持不变",
+        "--freeze-g": "配合 --from：G 的卷积层除第一层外保持不变，只训练第一层和各批归一化层"
+                      "（少于 5,000 张人脸、又没有未经训练的层时的默认设置）",
+        "--no-freeze-g": "训练整个 G",
         "--data": "打包好的人脸",
         "--where": "只用有这些属性的人脸训练（pretreat.py --attributes）",
         "--conditional": "学习这些属性，供 generator.py --attr A=1 使用（pretreat.py --attributes）",
@@ -68,7 +71,8 @@ CHINESE = {
                     "--no-vision-aided --lr 0.0002 --decay 0",
         "--lr": "Adam 的学习率，用于两个网络",
         "--lr-d": "判别器的学习率（默认：--lr，否则 0.0002）",
-        "--lr-g": "生成器的学习率（默认：--lr，否则 0.0001；用其他 --arch 时为 0.0002；用 --from 时为其 0.5 倍）",
+        "--lr-g": "生成器的学习率（默认：--lr，否则 0.0001；用其他 --arch 时为 0.0002；用 --from 时为其 0.5 倍，"
+                  "用 --freeze-g 时为其 3 倍）",
         "--decay": "在训练最后的这一部分里，两个学习率都线性降到原来的 0.3 倍；0：不下降",
         "--ema": "滑动平均生成器的半衰期，以已见图像数计，至多为全部已见图像数的 0.05 倍（用 --from 时 0.3 倍）；0：不取平均",
         "--seed": "换一个种子，就是另一次训练",

@@ -13,8 +13,7 @@ from PIL import Image
 # Places of the eyes, the nose and the corners of the mouth in a face of 64 px that --crop celeba cut out of CelebA: medians over
 # 800 faces, as the same detector found them, made symmetric.
 POINTS = np.array([[25.0, 30.3], [39.0, 30.3], [32.0, 38.9], [26.2, 45.2], [37.8, 45.2]])
-CELEBA_MARGIN = 10  # px of 64 on either side of the face, which is 44 px wide there
-MARGIN = 6  # in aligned CelebA pictures, which are tight, 3% of the faces then reach beyond the edges; with 10 it is 69%
+MARGIN = 10  # px of 64 on either side of the face, which is 44 px wide there
 CONFIDENCE_THRESHOLD = 0.7  # of the detector
 MAX_SEARCHED = 1280  # px; larger photos are searched at this size
 MAX_ENLARGED = 2  # times; a face enlarged more is blurred
@@ -47,13 +46,13 @@ def find_faces(image):
 def align_face(image, points, size, margin=MARGIN):
     """Rotates, moves and scales a picture so that a face's `points` lie on POINTS.
 
-    `margin` is in px of 64; with less than CELEBA_MARGIN the face is larger. Beyond the photo's edges the picture is its
+    `margin` is in px of 64; with less than CelebA's the face is larger. Beyond the photo's edges the picture is its
     reflection. Returns the face, uint8 [size, size, 3], and the share of it that lies beyond the edges. Raises ValueError for a
     face that would be enlarged more than MAX_ENLARGED times.
     """
     from skimage.transform import estimate_transform, warp  # imported where it is needed: it takes a quarter of a second
 
-    wanted = ((POINTS - 32) * (64 - 2 * margin) / (64 - 2 * CELEBA_MARGIN) + 32) * size / 64
+    wanted = ((POINTS - 32) * (64 - 2 * margin) / (64 - 2 * MARGIN) + 32) * size / 64
     to_photo = estimate_transform("similarity", wanted, points)
     if to_photo.scale < 1 / MAX_ENLARGED:
         raise ValueError(f"a face is too small: {round(to_photo.scale * size)} px would become {size}")

@@ -5,7 +5,7 @@ import numpy as np
 import paddle
 
 from dataReader import normalise
-from intake.detection import CELEBA_MARGIN, align_face, find_faces
+from intake.detection import align_face, find_faces
 from intake.photos import decoded, reason
 from network import draw_faces
 from scoring.facefeatures import AID, load_features
@@ -26,7 +26,7 @@ def cut_face(data, size, name):
                 raise UserError(f"{name}: no face was found; take a photo that shows one from the front")
             if len(found) > 1:
                 raise UserError(f"{name}: {len(found)} faces were found; cut out the one that is meant")
-            return align_face(photo, found[0], size, CELEBA_MARGIN)[0]
+            return align_face(photo, found[0], size)[0]
     except (UserError, MemoryError):
         raise
     except Exception as error:  # a decoder may raise any for a damaged file

@@ -25,7 +25,7 @@ def photo_of_a_face(scale, turn, left, top, size=(500, 400)):
     (1, 0, 100, 100), (3, 0.3, 180, 60), (0.6, -0.5, 200, 150), (4.5, 0, 100, 80)])
 def test_a_face_is_cut_out_upright_and_at_its_place(scale, turn, left, top):
     photo, points, face = photo_of_a_face(scale, turn, left, top)
-    cut, beyond = detection.align_face(photo, points, 64, detection.CELEBA_MARGIN)
+    cut, beyond = detection.align_face(photo, points, 64)
     assert beyond == 0
     assert cut.shape == (64, 64, 3) and cut.dtype == np.uint8
     assert abs(cut[2:-2, 2:-2] - face[2:-2, 2:-2]).max() < 4  # of 140 over 64 px: less than two px
@@ -33,7 +33,7 @@ def test_a_face_is_cut_out_upright_and_at_its_place(scale, turn, left, top):
 
 def test_beyond_the_photo_there_is_its_reflection():
     photo, points, face = photo_of_a_face(2, 0, -40, 100)
-    cut, beyond = detection.align_face(photo, points, 64, detection.CELEBA_MARGIN)
+    cut, beyond = detection.align_face(photo, points, 64)
     cut = cut.astype(int)
     assert abs(cut[5:-5, 25:60] - face[5:-5, 25:60]).max() < 4
     assert beyond == 20 / 64 and abs(cut[:, :20] - cut[:, 39:19:-1]).max() <= 8 and abs(cut[:, 0] - cut[:, 15]).max() > 20
@@ -49,7 +49,7 @@ def test_a_margin_makes_the_face_smaller():
 def test_a_face_that_would_be_a_blur_is_refused():
     photo, points, _ = photo_of_a_face(0.4, 0, 100, 100)
     with pytest.raises(ValueError, match="too small: 26 px would become 64"):
-        detection.align_face(photo, points, 64, detection.CELEBA_MARGIN)
+        detection.align_face(photo, points, 64)
 
 
 def test_faces_in_photos_are_found(tmp_path, command):
@@ -58,8 +58,7 @@ def test_faces_in_photos_are_found(tmp_path, command):
     (tmp_path / "photos").mkdir()
     Image.fromarray(np.concatenate([astronaut(), astronaut()], axis=1)).save(tmp_path / "photos" / "two.png")
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (200, 200, 3), np.uint8)).save(tmp_path / "photos" / "none.png")
-    result = command(pretreat, "--input", tmp_path / "photos", "--crop", "face", "--out", tmp_path / "imgs", "--holdout", 0.5,
-                     "--margin", 10)
+    result = command(pretreat, "--input", tmp_path / "photos", "--crop", "face", "--out", tmp_path / "imgs", "--holdout", 0.5)
     assert result.status == 0 and "reach beyond" not in result.out, result.err
     manifest = json.loads((tmp_path / "imgs" / "manifest.json").read_text())
     assert manifest["names"] == ["two.png#1", "two.png#2"] and len(manifest["held_out"]) in (0, 2)

@@ -152,8 +152,11 @@ def mount(request, tmp_path, monkeypatch):
     ("imgs", "python train.py"), ("imgs-mine", "python train.py --data imgs-mine --out Output-mine"),
     ("/data/imgs", "python train.py --data /data/imgs"), ("a b/x y", "python train.py --data 'a b/x y' --out 'Output-x y'")])
 def test_what_to_type_next(out, command):
-    """Faces in another folder than imgs get a run of their own, beside Output."""
-    assert pretreat.next_command(Path(out)) == command
+    """Faces in another folder than imgs get a run of their own, beside Output; those from photos start with trained weights."""
+    assert pretreat.next_command(Path(out), photos.Crop("auto"), 64) == command
+    with_start = command.replace("train.py", "train.py --from celeba64")
+    assert all(pretreat.next_command(Path(out), photos.Crop("face"), size) == with_start for size in (64, 128))
+    assert pretreat.next_command(Path(out), photos.Crop("face"), 96) == command  # networks do not grow to 96 px
 
 
 def test_celeba_is_found_here_first_and_then_among_the_mounts(mount):

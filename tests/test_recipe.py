@@ -51,6 +51,14 @@ def test_the_smallest_sets_are_augmented_more(parse):
         assert recipe.make_recipe(parse(line), faces).augment_p == wanted
 
 
+def test_with_few_faces_little_of_a_trained_generator_learns(parse):
+    for line, faces, wanted in (("--from celeba64", 4_999, (True, 3e-4)), ("--from celeba64", 5_000, (False, 5e-5)),
+                                ("--from celeba64 --no-freeze-g", 100, (False, 5e-5)), ("", 100, (False, 1e-4)),
+                                ("--from celeba64 --freeze-g", 200_000, (True, 3e-4))):
+        settled = recipe.make_recipe(parse(line), faces)
+        assert (settled.freeze_g, settled.lr_g) == pytest.approx(wanted)
+
+
 def test_small_sets_are_augmented(parse, capsys):
     for line, faces, wanted in (("", 100, "shift"), ("", 200_000, "off"), ("--augment off", 100, "off"),
                                 ("--augment diffaugment", 200_000, "diffaugment")):

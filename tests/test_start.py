@@ -1,3 +1,5 @@
+import json
+
 import pytest
 from safetensors.numpy import load_file
 
@@ -59,7 +61,8 @@ def test_networks_grow_to_faces_of_twice_the_size(aid, command, faces_at, traini
     learned = tmp_path / "before" / "generator.safetensors"
     for steps in (1, 2):  # the second resumes
         result = start(command, faces_at(32), tmp_path, "--from", learned, "--steps", steps, "--lr", 0, *aid)
-        assert result.status == 0 and "untrained, because" not in result.out, result.err
+        assert result.status == 0, result.err
+        assert "untrained, because" not in result.out and "no other layer" not in result.out
         assert ("the networks grow from 16 to 32 px" in result.out) == (steps == 1)
     before, after = (load_file(tmp_path / run / "checkpoint.safetensors") for run in ("before", "after"))
     for name in ("deconv1.weight", "bn1.weight", "deconv2.weight"):
@@ -99,6 +102,19 @@ def test_the_first_layers_of_a_frozen_discriminator_stay(aid, command, faces16, 
     assert result.status == 2 and "--freeze-d 3: D has 3 layers" in result.err
 
 
+def test_of_a_frozen_generator_the_first_layer_and_the_batch_norms_learn(command, faces16, learned, tmp_path):
+    """So it is with few faces, unless --no-freeze-g is typed, and G's default learning rate depends on it."""
+    before = part(learned.with_name("checkpoint.safetensors"), "generator.")
+    convolutions = {name for name in before if name.endswith("weight") and not name.startswith("bn")}
+    for arguments, kept, rate in (([], convolutions - {"deconv1.weight"}, 3e-4), (["--no-freeze-g"], set(), 5e-5)):
+        out = f"after{len(kept)}"
+        result = start(command, faces16, tmp_path, "--from", learned, *arguments, "--steps", 2, out=out)
+        assert result.status == 0 and ("no other layer, because" in result.out) == bool(kept), result.err
+        after = part(tmp_path / out / "checkpoint.safetensors", "generator.")
+        assert {name for name in before if name.endswith(("weight", "bias")) and (before[name] == after[name]).all()} == kept
+        assert json.loads((tmp_path / out / "options.json").read_text())["lr_g"] == pytest.approx(rate)
+
+
 def test_a_discriminator_of_another_kind_starts_untrained(command, faces16, learned, training, tmp_path):
     result = start(command, faces16, tmp_path, "--from", learned, "--steps", 1, "--vision-aided")
     assert result.status == 0 and "discriminator starts untrained" in result.out and "--vision-aided" in result.out
@@ -116,7 +132,8 @@ def test_a_discriminator_of_another_kind_starts_untrained(command, faces16, lear
     (["--from", "celeba64"], ["--from celeba64 draws 64 px", "have 16", "--size 64 --out imgs64"]),
     (["--from", "missing"], ["missing: no such file"]),
     (["--from", "RUN", "--conditional", "Smiling"], ["--conditional"]),
-    (["--freeze-d", 1], ["--freeze-d", "--from"]),
+    (["--freeze-d", 1], ["--freeze-d", "--from"]), (["--freeze-g"], ["--freeze-g", "--from"]),
+    (["--from", "RUN", "--up", "refine", "--freeze-g"], ["--freeze-g", "are new", "leave it out"]),
     (["--from", "RUN", "--freeze-d", 1, "--loss", "hinge"], ["--freeze-d", "another --loss", "leave it out"])])
 def test_bad_input_gets_a_sentence(command, faces16, learned, tmp_path, arguments, words):
     arguments = [learned if word == "RUN" else word for word in arguments]

@@ -7,7 +7,7 @@ import zoo
 from scoring.facefeatures import AID, load_features
 from support import device
 from training import ranks
-from training.start import freeze
+from training.start import freeze_discriminator, freeze_generator
 
 
 def build_players(recipe, size, labels=None, precision="float32"):
@@ -24,7 +24,9 @@ def build_players(recipe, size, labels=None, precision="float32"):
     plan = zoo.make_plan(recipe, size, labels or {})
     generator = zoo.build_generator(plan)
     discriminator = zoo.build_discriminator(plan, recipe.loss, aid)
-    freeze(discriminator, recipe.freeze_d)
+    freeze_discriminator(discriminator, recipe.freeze_d)
+    if recipe.freeze_g:
+        freeze_generator(generator)
     average = zoo.build_generator(plan)
     average.set_state_dict(generator.state_dict())
     for weight in average.parameters():

@@ -1,4 +1,4 @@
-"""How a run starts from trained weights instead of random ones: train.py --from, and --freeze-d."""
+"""How a run starts from trained weights instead of random ones: train.py --from, --freeze-d and --freeze-g."""
 from support.cli import UserError
 
 from itertools import takewhile
@@ -57,8 +57,9 @@ def why_untrained(start, options, times):
 
 
 def settle_start(options, size):
-    """Gives `options` the --channels that the weights of --from need for faces of `size` px, unless they were typed. Raises
-    UserError where the weights do not go with the options, or with these faces."""
+    """Gives `options` the --channels that the weights of --from need for faces of `size` px, unless they were typed, and
+    --no-freeze-g where layers of G or D are untrained. Raises UserError where the weights do not go with the options, or with
+    these faces."""
     start = read_start(options.from_)
     drawn = start.facts["size"]
     needed = grown(start.options, size / drawn)
@@ -74,9 +75,14 @@ def settle_start(options, size):
         if getattr(options, key) != needed[key]:
             raise UserError(f"--{key.replace('_', '-')} {getattr(options, key) or 'none'} does not go with --from "
                             f"{options.from_}, whose networks need {needed[key] or 'none'}; leave it out")
+    new = size != drawn or options.up != start.options["up"]
+    if new and options.freeze_g:
+        raise UserError("--freeze-g keeps what G learned before, but its layers next to the picture are new; leave it out")
     why = "its first layers are new where networks grow" if size != drawn else why_untrained(start, options, 1)
     if options.freeze_d and why:
         raise UserError(f"--freeze-d keeps what D learned before, but {why}; leave it out")
+    if options.freeze_g is None and (new or why):
+        options.freeze_g = False
 
 
 def describe_start(name):
@@ -113,7 +119,15 @@ def take_over(network, trained, backwards=False):
         weight.set_value(learned)
 
 
-def freeze(discriminator, count):
+def freeze_generator(generator):
+    """Keeps the weights of G's convolutions and dense layers as they are, but for the first layer's, and lets its batch norms
+    learn (Noguchi & Harada 2019): G then learns which of the faces that it can draw to draw, and not, from few photos, how."""
+    _, *others = (weight for weight in generator.parameters() if weight.ndim > 1)
+    for weight in others:
+        weight.stop_gradient = True
+
+
+def freeze_discriminator(discriminator, count):
     """Keeps the first `count` convolutions or dense layers of D, with their batch norms, as they are (Mo et al. 2020). Raises
     UserError where it has no more than these."""
     of_pictures = next(layer for layer in discriminator.sublayers(include_self=True) if isinstance(layer, Discriminator))
