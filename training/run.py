@@ -178,7 +178,7 @@ class Run:
             how = f"--out {self.folder} instead of --fresh" if self.options.fresh else "the same command"
             raise UserError(f"stopped and saved in {self.folder}; {how} resumes it", status=128 + self.stop_signal)
         print(f"done: {self.folder}/samples shows how the faces grew, {self.folder}/loss.png how the training went\n"
-              f"more steps make better faces: {resume_command(self.folder, 2 * self.total_steps)}\n"
+              f"more steps: {resume_command(self.folder, 2 * self.total_steps)}\n"
               f"next: python generator.py --n 16 --weights {shlex.quote(str(weights.best_of(self.folder)))}")
 
     def draw(self, keep):
