@@ -121,7 +121,7 @@ def take_over(network, trained, backwards=False):
 
 def freeze_generator(generator):
     """Keeps the weights of G's convolutions and dense layers as they are, but for the first layer's, and lets its batch norms
-    learn (Noguchi & Harada 2019): G then learns which of the faces that it can draw to draw, and not, from few photos, how."""
+    learn, and biases (after Noguchi & Harada 2019): from few photos G learns which of its faces to draw, not how to draw."""
     _, *others = (weight for weight in generator.parameters() if weight.ndim > 1)
     for weight in others:
         weight.stop_gradient = True
